@@ -1,0 +1,10 @@
+# CIFAR-100, to validate the student with.
+val_dataloader = dict(
+    batch_size=256,
+    num_workers=2,
+    dataset=dict(type='CIFAR100', data_root='data/cifar100', split='test', pipeline=[dict(type='PackInputs')]),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+val_evaluator = dict(type='Accuracy', topk=(1,))
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator

@@ -1,0 +1,127 @@
+"""Training checkpoints: finding the one to go on from, and getting the student out."""
+
+import re
+import zipfile
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger, print_log
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from mmdfad.utils import DistillError
+from mmdfad.utils.export import dataset_meta_of, write_student
+from mmdfad.utils.state_dict import explain_mismatch
+
+from .config import plain_student_config
+
+_STUDENT = 'student.model.'
+
+
+def find_resumable_checkpoint(work_dir: str | Path) -> str | None:
+    """The latest whole checkpoint of a work directory.
+
+    Args:
+        work_dir (str | Path): The work directory.
+
+    Returns:
+        str | None: Its path; None if there is none. Damaged files are passed over, with a warning.
+    """
+    work_dir = Path(work_dir)
+    candidates = sorted(work_dir.glob('iter_*.pth'), key=_round_of, reverse=True)
+    pointer = work_dir / 'last_checkpoint'
+    if pointer.is_file():
+        last = Path(pointer.read_text().strip())
+        # Moving a work directory must not break it: a checkpoint beside the pointer wins over the recorded path.
+        candidates = [c for c in (work_dir / last.name, last) if c.is_file()][:1] + candidates
+    for candidate in dict.fromkeys(candidates):
+        if _is_whole(candidate):
+            return str(candidate)
+        print_log(
+            f'{candidate} is damaged; trying the checkpoint before it', MMLogger.get_current_instance(), level=30
+        )
+    return None
+
+
+def require_whole_checkpoint(path: str) -> None:
+    """Check that a local checkpoint can be read.
+
+    Args:
+        path (str): A path; URLs are not looked at.
+
+    Raises:
+        DistillError: If it does not exist, or is damaged.
+    """
+    if '://' in path:
+        return
+    if not Path(path).is_file():
+        raise DistillError(f'checkpoint {path} does not exist')
+    if not _is_whole(Path(path)):
+        raise DistillError(f'checkpoint {path} is corrupt, truncated or no checkpoint of torch')
+
+
+def load_student_weights(model: nn.Module, checkpoint: str) -> dict:
+    """Load a student into its plain model, strictly.
+
+    Args:
+        model (nn.Module): The plain mmpretrain or mmseg model.
+        checkpoint (str): A training checkpoint of a distillation, or an exported student.
+
+    Returns:
+        dict: The checkpoint's ``meta``.
+
+    Raises:
+        DistillError: If the checkpoint cannot be read or does not fit.
+    """
+    state, meta = _student_of(checkpoint)
+    problem = explain_mismatch(model.state_dict(), state)
+    if problem:
+        raise DistillError(f'checkpoint {checkpoint} does not fit the student of this config:\n{problem}')
+    model.load_state_dict(state)
+    return meta
+
+
+def export_student(cfg: Config, checkpoint: str, out_dir: str | Path) -> tuple[Path, Path]:
+    """Write the student of a training checkpoint as a plain model.
+
+    Args:
+        cfg (Config): The distillation's config.
+        checkpoint (str): A training checkpoint.
+        out_dir (str | Path): The folder for ``student.py`` and ``student.pth``.
+
+    Returns:
+        tuple[Path, Path]: The two files.
+    """
+    from mmengine.registry import MODELS, DefaultScope
+
+    plain = plain_student_config(cfg)
+    with DefaultScope.overwrite_default_scope(plain.default_scope):
+        model = MODELS.build(plain.model)
+    meta = load_student_weights(model, checkpoint)
+    dataset_meta = (meta.get('student') or {}).get('dataset_meta') or meta.get('dataset_meta') or dataset_meta_of(plain)
+    export_meta = dict(dataset_meta=dataset_meta, iter=meta.get('iter'))
+    return write_student(out_dir, plain, model.state_dict(), export_meta)
+
+
+def _student_of(checkpoint: str) -> tuple[dict[str, torch.Tensor], dict]:
+    """The student's state dict, without a prefix, and the checkpoint's meta."""
+    require_whole_checkpoint(checkpoint)
+    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    state = content.get('state_dict', content)
+    student = {k.removeprefix(_STUDENT): v for k, v in state.items() if k.startswith(_STUDENT)}
+    return student or state, content.get('meta', {})
+
+
+def _round_of(path: Path) -> int:
+    number = re.fullmatch(r'iter_(\d+)', path.stem)
+    return int(number[1]) if number else -1
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether all that torch wrote is there, by the checksums of its zip file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False

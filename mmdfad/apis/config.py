@@ -1,0 +1,59 @@
+"""From a config file and flags to what a Runner takes."""
+
+import copy
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from mmdfad.models.players import plain_config
+from mmdfad.utils import DistillError
+from mmdfad.utils.export import student_config
+
+
+def load_config(path: str) -> Config:
+    """Read a config file.
+
+    Args:
+        path (str): Path to a config.
+
+    Raises:
+        DistillError: If it cannot be read, with the reason.
+    """
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is a program: it can fail in any way
+        raise DistillError(f'cannot read the config {path}: {type(error).__name__}: {error}') from error
+
+
+def is_distillation(cfg: Config) -> bool:
+    """Whether a config is a distillation, rather than a plain model's."""
+    return 'student' in (cfg.get('model') or {})
+
+
+def plain_student_config(cfg: Config) -> Config:
+    """The student's plain config, with the run's real test data if it has any.
+
+    Args:
+        cfg (Config): A distillation, or already a plain student.
+    """
+    if not is_distillation(cfg):
+        return cfg
+    student = copy.deepcopy(cfg.model.student)
+    student.pop('checkpoint', None)
+    return student_config(cfg, plain_config(student, 'student', cfg.get('data_preprocessor')))
+
+
+def enable_amp(cfg: Config) -> None:
+    """Switch each optimizer of a config to mixed precision, on the device that is there.
+
+    On an accelerator that is mmengine's ``AmpOptimWrapper`` with dynamic loss scaling, on CPUs bf16 autocast.
+
+    Args:
+        cfg (Config): The config, changed in place.
+    """
+    amp = dict(type='mmdfad.CPUAmpOptimWrapper') if get_device() == 'cpu' else dict(type='AmpOptimWrapper')
+    wrappers = cfg.optim_wrapper
+    for wrapper in [wrappers[p] for p in ('student', 'generator')] if is_distillation(cfg) else [wrappers]:
+        wrapper.update(amp)
+        if amp['type'] == 'AmpOptimWrapper':
+            wrapper.setdefault('loss_scale', 'dynamic')

@@ -1,0 +1,88 @@
+"""The "dataset" of data-free distillation."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from mmengine.dist import get_dist_info
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from mmdfad.registry import DATA_SAMPLERS, DATASETS
+from mmdfad.utils import DistillError
+
+# Philox gives 4 words of 64 bits at each counter value.
+_WORDS_PER_COUNT = 4
+
+
+@DATASETS.register_module()
+class NoiseDataset(Dataset):
+    """Standard normal noise, a pure function of (seed, index).
+
+    Nothing is stored: a counter-based generator (Philox, Salmon et al., SC 2011) is asked for the numbers that belong
+    to an index. So a resumed run goes on in the same stream, and ranks that see disjoint indices never share noise.
+
+    Args:
+        noise_dim (int): Length of a noise vector.
+        seed (int, optional): Seed of the noise. Defaults to None: in training that of the run (``randomness.seed``).
+        length (int): Vectors in the dataset. Defaults to so many that no run reaches the end; validation takes a few.
+    """
+
+    def __init__(self, noise_dim: int, seed: int | None = None, length: int = 2**48) -> None:
+        for key, value in dict(noise_dim=noise_dim, length=length).items():
+            if not isinstance(value, int) or value < 1:
+                raise DistillError(f'{key} of NoiseDataset must be a positive whole number, but found {value!r}')
+        self.noise_dim = noise_dim
+        self.seed = seed
+        self.length = length
+        self._counts = -(-noise_dim // _WORDS_PER_COUNT)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The noise vector [noise_dim] of an index."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Tensor:
+        """The noise vectors [len(indices), noise_dim] of a whole batch, made at once."""
+        indices = np.asarray(indices, dtype=np.int64)
+        first, span = int(indices.min()), int(np.ptp(indices)) + 1
+        if span > 64 * len(indices):  # a batch picked from all over the stream, rather than a slice of it
+            return torch.cat([self.__getitems__([i]) for i in indices])
+        # Key and counter are two words each of their own; a seed never runs into another's stream.
+        words = np.random.Philox(key=self.seed or 0, counter=first * self._counts).random_raw(
+            span * self._counts * _WORDS_PER_COUNT
+        )
+        words = words.reshape(span, -1)[indices - first, : self.noise_dim]
+        # 53 random bits to the middle of their interval in (0, 1), and through the inverse normal distribution.
+        uniform = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        return torch.special.ndtri(torch.from_numpy(uniform)).float()
+
+
+@DATA_SAMPLERS.register_module()
+class NoiseSampler(Sampler):
+    """Counts through the noise: rank r of R takes indices r, r + R, r + 2R, ...
+
+    With R ranks of batch B/R the ranks together see, step by step, the same noise as one rank of batch B.
+
+    Args:
+        dataset (NoiseDataset): The noise.
+        seed (int, optional): Taken for the Runner's sake, which passes it to every sampler; the order has no chance
+            in it.
+    """
+
+    def __init__(self, dataset: NoiseDataset, seed: int | None = None) -> None:
+        self.size = len(dataset)
+        self.rank, self.world_size = get_dist_info()
+        self.start = 0
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start * self.world_size + self.rank, self.size, self.world_size))
+
+    def __len__(self) -> int:
+        return self.size // self.world_size
+
+    def skip(self, num_samples: int) -> None:
+        """Start after as many of this rank's samples, counted from the beginning of the stream."""
+        self.start = num_samples

@@ -1,0 +1,8 @@
+"""Hooks."""
+
+from .checkpoint import DistillCheckpointHook
+from .export import ExportStudentHook
+from .summary import DistillSummaryHook
+from .synthetic import SyntheticImageHook
+
+__all__ = ['DistillCheckpointHook', 'DistillSummaryHook', 'ExportStudentHook', 'SyntheticImageHook']

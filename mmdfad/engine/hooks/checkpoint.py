@@ -1,0 +1,112 @@
+"""Checkpoints that survive whatever happens."""
+
+from collections import deque
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from mmdfad.registry import HOOKS
+from mmdfad.utils import DistillError
+from mmdfad.utils.atomic import ATOMIC_BACKEND, atomic_write
+from mmdfad.utils.model import unwrap
+from mmdfad.utils.state_dict import explain_mismatch
+
+
+@HOOKS.register_module()
+class DistillCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook``, by round, for distillation.
+
+    A checkpoint holds student, generator, optimizers, schedulers and the round, and records whose student it is:
+    ``meta['teacher']`` has the path of the teacher's checkpoint and the SHA-256 of its weights. Beyond mmengine's:
+
+    - files are written atomically, and an old checkpoint is removed only after the new one is complete;
+    - a student or generator that is not finite is not saved over a good one;
+    - training does not resume from a checkpoint of another teacher, nor load one that does not fit.
+
+    Args:
+        interval (int): Rounds between checkpoints. Defaults to -1: only the last one.
+        kwargs: The other arguments of mmengine's ``CheckpointHook``.
+    """
+
+    def __init__(self, interval: int = -1, **kwargs) -> None:
+        if kwargs.pop('by_epoch', False):
+            raise DistillError('default_hooks.checkpoint.by_epoch must be False: intervals count rounds')
+        # Remote backends write whole objects anyway.
+        if '://' not in str(kwargs.get('out_dir', '')):
+            kwargs.setdefault('backend_args', dict(backend=ATOMIC_BACKEND))
+        super().__init__(interval=interval, by_epoch=False, **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        """See mmengine."""
+        super().before_train(runner)
+        if self.max_keep_ckpts > 0:
+            # mmengine's drops what is too old when something new comes in; here it goes after the new is complete.
+            self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Sign the checkpoint with the teacher.
+
+        Raises:
+            DistillError: If there are values in it that are not finite.
+        """
+        broken = [k for k, v in checkpoint['state_dict'].items() if v.is_floating_point() and not v.isfinite().all()]
+        if broken:
+            raise DistillError(
+                f'not saving round {checkpoint["meta"]["iter"]}: {broken[0]} and {len(broken) - 1} more are not '
+                f'finite, the {broken[0].split(".")[0]} has diverged. The last checkpoint in {runner.work_dir} is '
+                f'good. Lower its learning rate in optim_wrapper'
+            )
+        checkpoint['meta']['teacher'] = unwrap(runner.model).teacher_record
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse what does not belong to this run.
+
+        Raises:
+            DistillError: If the checkpoint is of another teacher (when resuming), or of other networks.
+        """
+        problem = explain_mismatch(unwrap(runner.model).state_dict(), checkpoint.get('state_dict', {}))
+        if problem:
+            raise DistillError(
+                f'the checkpoint does not fit the student and generator of this config:\n{problem}\n'
+                'Resume with the config that wrote it. To start a student from a plain checkpoint, set '
+                'model.student.checkpoint instead of load_from'
+            )
+        theirs, ours = checkpoint['meta'].get('teacher'), unwrap(runner.model).teacher_record
+        if runner._resume and theirs and theirs['sha256'] != ours['sha256']:
+            raise DistillError(
+                'the checkpoint to resume from was distilled from another teacher:\n'
+                f'  its teacher: {theirs["checkpoint"]} (sha256 {theirs["sha256"][:16]}...)\n'
+                f'  this config: {ours["checkpoint"]} (sha256 {ours["sha256"][:16]}...)\n'
+                'Set model.teacher.checkpoint to the former, or start anew in another work_dir'
+            )
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """mmengine's, in the order that never leaves the run without a good checkpoint: write, point, remove."""
+        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        try:
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=False,
+                backend_args=self.backend_args,
+            )
+            if is_main_process():
+                atomic_write(f'{runner.work_dir}/last_checkpoint', self.last_ckpt.encode())
+        except OSError as error:
+            raise DistillError(
+                f'cannot write {self.last_ckpt}: {error}. Checkpoints that were complete before are untouched; make '
+                'room, or set --work-dir elsewhere, and go on with --resume'
+            ) from error
+        while 0 < self.max_keep_ckpts < len(self.keep_ckpt_ids):
+            old = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
+            if is_main_process() and self.file_backend.isfile(old):
+                self.file_backend.remove(old)

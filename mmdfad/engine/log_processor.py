@@ -1,0 +1,23 @@
+"""Log lines that count rounds."""
+
+from mmengine.runner import LogProcessor, Runner
+
+from mmdfad.registry import LOG_PROCESSORS
+
+
+@LOG_PROCESSORS.register_module()
+class DistillLogProcessor(LogProcessor):
+    """mmengine's, by iteration, with the training iterations named rounds.
+
+    Args:
+        window_size (int): Rounds that logged values are averaged over. Defaults to 10.
+        kwargs: The other arguments of mmengine's LogProcessor.
+    """
+
+    def __init__(self, window_size: int = 10, **kwargs) -> None:
+        super().__init__(window_size=window_size, by_epoch=False, **kwargs)
+
+    def get_log_after_iter(self, runner: Runner, batch_idx: int, mode: str) -> tuple[dict, str]:
+        """See mmengine."""
+        tag, line = super().get_log_after_iter(runner, batch_idx, mode)
+        return tag, line.replace('Iter(train)', 'Round(train)', 1)

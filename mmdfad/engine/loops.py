@@ -1,0 +1,117 @@
+"""Algorithm 1 of DFAD (arXiv 1912.11006) as an mmengine training loop."""
+
+import numpy as np
+from mmengine.dist import get_rank
+from mmengine.runner import IterBasedTrainLoop, set_random_seed
+from torch import nn
+
+from mmdfad.registry import LOOPS
+from mmdfad.utils import DistillError
+from mmdfad.utils.model import unwrap
+
+
+@LOOPS.register_module()
+class AdversarialDistillLoop(IterBasedTrainLoop):
+    """Plays rounds: the student catches up in a few imitation steps, then the generator moves on.
+
+    What mmengine calls an iteration is a round here: ``max_iters``, all intervals of hooks, and all schedulers (with
+    ``by_epoch=False``) count rounds. Every step draws fresh noise from the dataloader.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (dict): Dataloader of a :class:`~mmdfad.datasets.NoiseDataset`.
+        max_iters (int): Rounds to play.
+        imitation_steps (int): Student updates in a round. Defaults to 5, the paper's.
+        generation_steps (int): Generator updates in a round. Defaults to 1.
+        val_begin (int): First round that may be validated. Defaults to 1.
+        val_interval (int): Rounds between validations. Defaults to 1000.
+        dynamic_intervals (list[tuple[int, int]], optional): (round, validation interval from there on) pairs.
+    """
+
+    def __init__(
+        self,
+        runner,
+        dataloader: dict,
+        max_iters: int,
+        imitation_steps: int = 5,
+        generation_steps: int = 1,
+        val_begin: int = 1,
+        val_interval: int = 1000,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+    ) -> None:
+        for key, value in dict(
+            max_iters=max_iters, imitation_steps=imitation_steps, generation_steps=generation_steps
+        ).items():
+            if not isinstance(value, int) or value < 1:
+                raise DistillError(f'train_cfg.{key} must be a positive whole number, but found {value!r}')
+        super().__init__(runner, dataloader, max_iters, val_begin, val_interval, dynamic_intervals)
+        self.imitation_steps = imitation_steps
+        self.generation_steps = generation_steps
+
+    def run(self) -> nn.Module:
+        """Play all rounds that are left."""
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        self._open_stream()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_round()
+            self._decide_current_val_interval()
+            if self._validates_now():
+                self.runner.val_loop.run()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_round(self) -> None:
+        """One round of the game."""
+        self._reseed()
+        self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
+        players, optim = unwrap(self.runner.model), self.runner.optim_wrapper
+        for _ in range(self.imitation_steps):
+            log = players.imitation_step(next(self.dataloader_iterator), optim['student'])
+        for _ in range(self.generation_steps):
+            log |= players.generation_step(next(self.dataloader_iterator), optim['generator'])
+        self._check_finite(log)
+        self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=log)
+        self._iter += 1
+
+    def _open_stream(self) -> None:
+        """Open the stream of noise where the last round left it, also after a resume."""
+        dataset, sampler = self.dataloader.dataset, self.dataloader.sampler
+        if not hasattr(sampler, 'skip'):
+            raise DistillError(
+                'train_dataloader.sampler must be able to skip what a resumed run has seen, as mmdfad.NoiseSampler '
+                f'does, but found {type(sampler).__name__}'
+            )
+        if getattr(dataset, 'seed', 0) is None:
+            dataset.seed = self.runner.seed  # only now: resuming restores the seed of the run
+        sampler.skip(self._iter * (self.imitation_steps + self.generation_steps) * self.dataloader.batch_size)
+        self.dataloader_iterator = iter(self.dataloader)
+        counts = dict(student=self.imitation_steps, generator=self.generation_steps)
+        for player, steps in counts.items():
+            self.runner.optim_wrapper[player].initialize_count_status(
+                self.runner.model, self._iter * steps, self._max_iters * steps
+            )
+
+    def _reseed(self) -> None:
+        """Make the chance in a round (dropout, say) a function of seed, round and rank, so that resuming is exact."""
+        sequence = np.random.SeedSequence((self.runner.seed, self._iter, get_rank()))
+        set_random_seed(int(sequence.generate_state(1)[0]))
+
+    def _validates_now(self) -> bool:
+        return (
+            self.runner.val_loop is not None
+            and self._iter >= self.val_begin
+            and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
+        )
+
+    def _check_finite(self, log: dict) -> None:
+        """Stop before a broken state can reach a checkpoint."""
+        for key, player in (('imitation_loss', 'student'), ('generation_loss', 'generator')):
+            if not log[key].isfinite():
+                raise DistillError(
+                    f'{key} is {log[key].item()} in round {self._iter + 1}: the {player} has diverged. The last '
+                    f'checkpoint in {self.runner.work_dir} is good. Lower optim_wrapper.{player}.optimizer.lr, warm it '
+                    f'up, or set optim_wrapper.{player}.clip_grad'
+                )

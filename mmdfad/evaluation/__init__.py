@@ -1,0 +1,5 @@
+"""Metrics."""
+
+from .agreement import AgreementMetric
+
+__all__ = ['AgreementMetric']

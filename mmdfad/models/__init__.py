@@ -1,0 +1,6 @@
+"""Networks, losses and what connects them."""
+
+from .backbones import *  # noqa: F403
+from .distillers import *  # noqa: F403
+from .generators import *  # noqa: F403
+from .losses import *  # noqa: F403

@@ -1,0 +1,5 @@
+"""Distillers: who plays, and what one step is."""
+
+from .adversarial import AdversarialDistiller
+
+__all__ = ['AdversarialDistiller']

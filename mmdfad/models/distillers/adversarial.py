@@ -1,0 +1,270 @@
+"""Data-free adversarial distillation (DFAD, arXiv 1912.11006): the players and their two steps."""
+
+from functools import cached_property
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from mmdfad.models.logits import LogitModel
+from mmdfad.models.pixels import PixelMap, PixelSpace
+from mmdfad.models.players import Player, build_player
+from mmdfad.registry import MODELS
+from mmdfad.utils import DistillError
+from mmdfad.utils.model import evaluating, frozen
+from mmdfad.utils.state_dict import weights_sha256
+
+
+@MODELS.register_module()
+class AdversarialDistiller(BaseModel):
+    """A frozen teacher, a student that imitates it, and a generator that looks for where they disagree.
+
+    Per round of :class:`~mmdfad.engine.AdversarialDistillLoop`::
+
+        imitation step   min over student    imitation_loss(student(x), teacher(x))    x = generator(noise), fixed
+        generation step  min over generator  -generation_loss(student(x), teacher(x))  student and teacher frozen
+
+    As in the paper's reference code, student and generator keep batch norm in train mode in both steps. The teacher
+    is no part of the module tree: it is never in train mode, in a state dict, an optimizer or a model wrapper.
+
+    Args:
+        teacher (dict): The model to compress, see :func:`~mmdfad.models.players.build_player`. Needs ``checkpoint``.
+        student (dict): The smaller model, likewise. Its ``checkpoint`` is optional.
+        generator (dict): A generator, such as ``dict(type='DCGANGenerator', ...)``.
+        imitation_loss (dict): The discrepancy that the student minimises. Defaults to L1 of logits.
+        generation_loss (dict): The discrepancy that the generator maximises. Defaults to L1 of logits.
+        allow_random_teacher (bool): Accept a teacher without checkpoint. Defaults to False.
+        val_agreement (bool): Add the labels of teacher and student to the predictions on validation and test data,
+            for :class:`~mmdfad.evaluation.AgreementMetric`. Costs a forward pass of both. Defaults to False.
+        data_preprocessor (dict, optional): For teacher and student given inline without one. mmengine's Runner passes
+            the config's top-level ``data_preprocessor`` here.
+
+    Raises:
+        DistillError: If the players do not fit together.
+    """
+
+    def __init__(
+        self,
+        teacher: dict,
+        student: dict,
+        generator: dict,
+        imitation_loss: dict | None = None,
+        generation_loss: dict | None = None,
+        allow_random_teacher: bool = False,
+        val_agreement: bool = False,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        super().__init__()
+        if teacher.get('checkpoint') is None and not allow_random_teacher:
+            raise DistillError(
+                'the teacher has no weights: set model.teacher.checkpoint to the path or URL of a trained checkpoint '
+                '(or model.allow_random_teacher=True, to try things out)'
+            )
+        # The teacher first: it draws from the random stream the same way whatever the student is.
+        self._outside = _Outside(
+            teacher=build_player(teacher, 'teacher', data_preprocessor),
+            student=build_player(student, 'student', data_preprocessor),
+        )
+        self._outside.teacher_logits = LogitModel(self.teacher_player.model).eval().requires_grad_(False)
+        self.student = LogitModel(self.student_player.model)
+        self.generator = _build(generator, 'generator')
+        self.imitation_loss = _build(imitation_loss or dict(type='L1Discrepancy'), 'imitation_loss')
+        self.generation_loss = _build(generation_loss or dict(type='L1Discrepancy'), 'generation_loss')
+        self.teacher_pixels = PixelSpace.of(self.teacher_player.model)
+        self.to_student_pixels = PixelMap(self.teacher_pixels, PixelSpace.of(self.student_player.model))
+        self.val_agreement = val_agreement
+        self.num_classes = self._check_players()
+
+    @property
+    def teacher_player(self) -> Player:
+        """Player: The teacher's model, config and origin."""
+        return self._outside.teacher
+
+    @property
+    def student_player(self) -> Player:
+        """Player: The student's model, config and origin; its model bare, also under a model wrapper."""
+        return self._outside.student
+
+    @cached_property
+    def teacher_record(self) -> dict[str, str | None]:
+        """dict[str, str | None]: The teacher's ``checkpoint`` and the ``sha256`` of its weights."""
+        return dict(checkpoint=self.teacher_player.checkpoint, sha256=weights_sha256(self.teacher_player.model))
+
+    @property
+    def teacher(self) -> LogitModel:
+        """LogitModel: The frozen teacher."""
+        return self._outside.teacher_logits
+
+    @property
+    def device(self) -> torch.device:
+        """torch.device: Where the players are."""
+        return next(self.generator.parameters()).device
+
+    def imitation_step(self, noise: Tensor, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """Update the student once, to agree with the teacher on generated images.
+
+        Args:
+            noise (Tensor): Noise [N, noise_dim].
+            optim_wrapper (OptimWrapper): The student's.
+
+        Returns:
+            dict[str, Tensor]: ``imitation_loss``, and ``agreement``: the share of labels that are the same.
+        """
+        _zero_grad(optim_wrapper)
+        with optim_wrapper.optim_context(self.student):
+            with torch.no_grad():
+                images = self.generator(noise.to(self.device, non_blocking=True))
+                teacher_logits = self.teacher(images)
+            student_logits = self.student(self.to_student_pixels(images))
+            loss = self.imitation_loss(student_logits, teacher_logits)
+        optim_wrapper.update_params(loss)
+        return dict(imitation_loss=loss.detach(), agreement=agreement(student_logits, teacher_logits))
+
+    def generation_step(self, noise: Tensor, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """Update the generator once, towards images on which student and teacher disagree.
+
+        Args:
+            noise (Tensor): Noise [N, noise_dim].
+            optim_wrapper (OptimWrapper): The generator's.
+
+        Returns:
+            dict[str, Tensor]: ``generation_loss``, the negative discrepancy.
+        """
+        _zero_grad(optim_wrapper)
+        with frozen(self.student):
+            with optim_wrapper.optim_context(self.generator):
+                images = self.generator(noise.to(self.device, non_blocking=True))
+                student_logits = self.student(self.to_student_pixels(images))
+                loss = -self.generation_loss(student_logits, self.teacher(images))
+            optim_wrapper.update_params(loss)
+        return dict(generation_loss=loss.detach())
+
+    @torch.no_grad()
+    def probe(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the three players make of some noise, in eval mode, leaving no trace.
+
+        Args:
+            noise (Tensor): Noise [N, noise_dim].
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: Images [N, C, H, W] in the teacher's pixel space, and the labels [N] of
+            student and teacher.
+        """
+        with evaluating(self):
+            images = self.generator(noise.to(self.device))
+            student_logits = self.student(self.to_student_pixels(images))
+            return images, student_logits.argmax(1), self.teacher(images).argmax(1)
+
+    def val_step(self, data: Tensor | dict) -> list:
+        """The student's own predictions on real data; on noise, the labels of student and teacher.
+
+        Args:
+            data (Tensor | dict): A batch of a real dataset, or noise [N, noise_dim].
+        """
+        if isinstance(data, Tensor):
+            _, student_labels, teacher_labels = self.probe(data)
+            return [
+                dict(student_label=s, teacher_label=t) for s, t in zip(student_labels, teacher_labels, strict=True)
+            ]
+        student = self.student_player.model
+        inputs = student.data_preprocessor(data, False)
+        samples = student(**inputs, mode='predict')
+        if self.val_agreement:
+            teacher_inputs = self.teacher_player.model.data_preprocessor(data, False)['inputs']
+            labels = zip(
+                self.student(inputs['inputs']).argmax(1), self.teacher(teacher_inputs).argmax(1), strict=True
+            )
+            for sample, (student_label, teacher_label) in zip(samples, labels, strict=True):
+                sample.set_field(student_label, 'student_label')
+                sample.set_field(teacher_label, 'teacher_label')
+        return samples
+
+    test_step = val_step
+
+    def train_step(self, data: Tensor, optim_wrapper: OptimWrapper) -> dict:
+        """Refuse mmengine's loops, which know of one step only."""
+        raise DistillError(
+            "AdversarialDistiller trains in train_cfg.type='mmdfad.AdversarialDistillLoop', but another loop ran it"
+        )
+
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+        """The student's own forward, see mmpretrain and mmseg."""
+        return self.student_player.model(inputs, data_samples, mode=mode)
+
+    def init_weights(self) -> None:
+        """Nothing: the players were initialised, and their checkpoints loaded, when they were built."""
+
+    def _apply(self, fn, recurse: bool = True) -> 'AdversarialDistiller':
+        """Let the teacher follow to other devices and types."""
+        self.teacher._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def _set_device(self, device: torch.device) -> None:
+        super()._set_device(device)
+        self.teacher.model._set_device(device)
+
+    def _check_players(self) -> int:
+        """Run all three once, and return the number of classes."""
+        with torch.no_grad(), evaluating(self):
+            images = self.generator(torch.zeros(2, self.generator.noise_dim))
+            teacher_logits = _probe_logits(self.teacher, images, 'teacher')
+            student_logits = _probe_logits(self.student, self.to_student_pixels(images), 'student')
+        teacher_classes, student_classes = teacher_logits.shape[1], student_logits.shape[1]
+        if teacher_classes != student_classes:
+            raise DistillError(
+                f'model.teacher has {teacher_classes} classes and model.student has {student_classes}; set the '
+                "student's, for example with model.student.cfg_options={'model.head.num_classes': "
+                f'{teacher_classes}}}'
+            )
+        return teacher_classes
+
+
+class _Outside:
+    """Holds modules outside the module tree. Copies of the distiller, such as an EMA's, share what it holds."""
+
+    teacher: Player
+    student: Player
+    teacher_logits: LogitModel
+
+    def __init__(self, teacher: Player, student: Player) -> None:
+        self.teacher = teacher
+        self.student = student
+
+    def __deepcopy__(self, memo: dict) -> '_Outside':
+        return self
+
+
+def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """The share of labels, of images or pixels, that student and teacher give alike: a scalar in [0, 1]."""
+    return (student_logits.argmax(1) == teacher_logits.argmax(1)).float().mean()
+
+
+def _zero_grad(optim_wrapper: OptimWrapper) -> None:
+    """Clear what others may have left, but not what is being accumulated."""
+    if optim_wrapper.should_update():
+        optim_wrapper.zero_grad()
+
+
+def _build(cfg: dict, key: str) -> nn.Module:
+    """Build a part of the distiller; types without a scope are mmdfad's."""
+    try:
+        return MODELS.build(dict(cfg, _scope_=cfg.get('_scope_', 'mmdfad')))
+    except (KeyError, TypeError) as error:
+        raise DistillError(
+            f'cannot build model.{key}={dict(cfg)}: {error.args[0] if error.args else error}\n'
+            f'mmdfad has: {", ".join(sorted(MODELS.module_dict))}'
+        ) from error
+
+
+def _probe_logits(model: LogitModel, images: Tensor, role: str) -> Tensor:
+    """Logits of two images, or what is wrong with the images or the model."""
+    try:
+        return model(images)
+    except DistillError as error:
+        raise DistillError(f'model.{role}: {error}') from error
+    except Exception as error:  # each model has its own way to refuse images
+        raise DistillError(
+            f'model.{role} cannot take images of shape {list(images.shape[1:])} ({type(error).__name__}: {error}); '
+            'change model.generator.image_size or model.generator.channels'
+        ) from error

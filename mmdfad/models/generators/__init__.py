@@ -1,0 +1,7 @@
+"""Generators: noise in, images in the teacher's normalised pixel space out."""
+
+from .base import BaseGenerator
+from .dcgan import DCGANGenerator
+from .upsample import UpsampleGenerator
+
+__all__ = ['BaseGenerator', 'DCGANGenerator', 'UpsampleGenerator']

@@ -1,0 +1,45 @@
+"""The DFAD paper's generator A, for small images."""
+
+from torch import Tensor, nn
+
+from mmdfad.registry import MODELS
+from .base import BaseGenerator
+
+
+@MODELS.register_module()
+class UpsampleGenerator(BaseGenerator):
+    """Nearest-neighbour upsampling and convolutions: generator A of DFAD (arXiv 1912.11006).
+
+    Linear, BN, [x2, Conv3, BN, LeakyReLU] twice, Conv3, Tanh, and a last BN without affine parameters, so that the
+    images are standardised, as normalised data is. Weights keep torch's default initialisation, as in the paper.
+
+    Args:
+        noise_dim (int): Length of a noise vector.
+        image_size (int | tuple[int, int]): Height and width of the images, in pixels.
+        channels (int): Channels of the images. Defaults to 3.
+        width (int): Channels of the first feature map; the second has half. Defaults to 128, the paper's.
+    """
+
+    def __init__(
+        self, noise_dim: int, image_size: int | tuple[int, int], channels: int = 3, width: int = 128
+    ) -> None:
+        super().__init__(noise_dim, image_size, channels, upsampling=4)
+        self.width = width
+        self.project = nn.Linear(noise_dim, width * self.seed_size[0] * self.seed_size[1])
+        self.decoder = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(width, width // 2, 3, padding=1),
+            nn.BatchNorm2d(width // 2),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(width // 2, channels, 3, padding=1),
+            nn.Tanh(),
+            nn.BatchNorm2d(channels, affine=False),
+        )
+
+    def synthesize(self, noise: Tensor) -> Tensor:
+        return self.decoder(self._seed_map(self.project(noise), self.width))

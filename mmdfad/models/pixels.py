@@ -1,0 +1,98 @@
+"""One model's normalised pixels to another's, and to colours a person can look at."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmdfad.utils import DistillError
+
+
+@dataclass(frozen=True)
+class PixelSpace:
+    """What a data preprocessor does to a loaded image in [0, 255].
+
+    Attributes:
+        mean (Tensor): Per channel [C], or [1] for all, in units of 0..255, after the channel flip. float64.
+        std (Tensor): Likewise.
+        flips (bool): Whether the preprocessor reverses the order of the three colour channels.
+    """
+
+    mean: Tensor
+    std: Tensor
+    flips: bool
+
+    @classmethod
+    def of(cls, model: nn.Module) -> 'PixelSpace':
+        """Read the pixel space off a model's own data preprocessor.
+
+        Args:
+            model (nn.Module): An OpenMMLab model.
+        """
+        preprocessor = getattr(model, 'data_preprocessor', None)
+        mean = getattr(preprocessor, 'mean', torch.zeros(1))
+        std = getattr(preprocessor, 'std', torch.ones(1))
+        # mmpretrain says `to_rgb`; mmengine and mmseg fold both directions into `_channel_conversion`.
+        flips = getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False)
+        return cls(mean.detach().cpu().double().flatten(), std.detach().cpu().double().flatten(), bool(flips))
+
+    def to_rgb(self, images: Tensor) -> Tensor:
+        """Undo the normalisation.
+
+        Images of a preprocessor that keeps the loaded channel order are taken to be RGB: nothing says what they are.
+
+        Args:
+            images (Tensor): Normalised images [N, C, H, W].
+
+        Returns:
+            Tensor: uint8 images [N, C, H, W] in [0, 255].
+        """
+        mean, std = (v.to(images.device, torch.float32).view(-1, 1, 1) for v in (self.mean, self.std))
+        return (images.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
+
+    def equals(self, other: 'PixelSpace') -> bool:
+        """Whether the two spaces are the same, for any image."""
+        return self.flips == other.flips and all(
+            a.shape == b.shape and torch.equal(a, b) for a, b in ((self.mean, other.mean), (self.std, other.std))
+        )
+
+
+class PixelMap(nn.Module):
+    """Maps the teacher's normalised images to the student's, exactly and differentiably.
+
+    Where the two spaces are the same the images pass untouched. Its buffers are in no state dict.
+
+    Args:
+        source (PixelSpace): The space of the input.
+        target (PixelSpace): The space of the output.
+    """
+
+    def __init__(self, source: PixelSpace, target: PixelSpace) -> None:
+        super().__init__()
+        self.identity = source.equals(target)
+        self.flip = source.flips != target.flips
+        if self.identity:
+            return
+        # x * std_s + mean_s is the loaded image, perhaps flipped; (... - mean_t) / std_t is the target.
+        mean, std = (self._channels_of_target(v) for v in (source.mean, source.std))
+        sizes = {v.numel() for v in (mean, std, target.mean, target.std)} - {1}
+        if len(sizes) > 1:
+            raise DistillError(
+                f'teacher and student take images of different channel counts ({sorted(sizes)}, by the mean of their '
+                'data_preprocessor); choose a student that takes the images of model.teacher'
+            )
+        scale = std / target.std
+        shift = (mean - target.mean) / target.std
+        self.register_buffer('scale', scale.float().view(-1, 1, 1), persistent=False)
+        self.register_buffer('shift', shift.float().view(-1, 1, 1), persistent=False)
+
+    def _channels_of_target(self, values: Tensor) -> Tensor:
+        return values.flip(0) if self.flip else values
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [N, C, H, W] in the source space to images [N, C, H, W] in the target space."""
+        if self.identity:
+            return images
+        if self.flip and images.shape[1] == 3:
+            images = images.flip(1)
+        return images * self.scale + self.shift

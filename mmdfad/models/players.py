@@ -1,0 +1,189 @@
+"""Teacher and student: from what a config says of them to built models with weights."""
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+from mmengine.logging import print_log
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import DefaultScope
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from mmdfad.utils import DistillError
+from mmdfad.utils.compat import OPTIONAL, check_package
+from mmdfad.utils.state_dict import explain_mismatch
+
+
+@dataclass
+class Player:
+    """A teacher or a student.
+
+    Attributes:
+        model (nn.Module): The built OpenMMLab model.
+        cfg (Config): Its plain config: ``model`` with the data preprocessor inside, ``default_scope``, and whatever
+            else its own config file holds.
+        checkpoint (str | None): Where its weights came from.
+        dataset_meta (dict): ``dataset_meta`` of that checkpoint, if any.
+    """
+
+    model: nn.Module
+    cfg: Config
+    checkpoint: str | None = None
+    dataset_meta: dict = field(default_factory=dict)
+
+
+def build_player(cfg: dict, role: str, data_preprocessor: dict | None = None) -> Player:
+    """Build a teacher or a student and load its checkpoint, if it names one.
+
+    Args:
+        cfg (dict): One of two forms. Either ``cfg_path``, an mm config by path or as ``'mmpretrain::...'``, with
+            optional ``cfg_options`` merged into it as ``--cfg-options`` are; or a model dict with ``type``. Both may
+            have ``checkpoint``, a path or URL.
+        role (str): ``'teacher'`` or ``'student'``, for messages.
+        data_preprocessor (dict, optional): For an inline model dict that has none.
+
+    Returns:
+        Player: The model, randomly initialised where no checkpoint is given. Weights that the model's config would
+        fetch by itself (``init_cfg`` of type ``Pretrained``) are never fetched.
+
+    Raises:
+        DistillError: If the config, the model or the checkpoint is not usable.
+    """
+    cfg = copy.deepcopy(cfg)
+    checkpoint = cfg.pop('checkpoint', None)
+    plain = plain_config(cfg, role, data_preprocessor)
+    player = Player(_build_model(plain, role), plain, checkpoint)
+    if checkpoint is not None:
+        player.dataset_meta = _load_weights(player.model, checkpoint, role)
+    return player
+
+
+def plain_config(cfg: dict, role: str, data_preprocessor: dict | None = None) -> Config:
+    """Both forms of a player's config to one plain mm config.
+
+    Args:
+        cfg (dict): See :func:`build_player`, without ``checkpoint``.
+        role (str): ``'teacher'`` or ``'student'``, for messages.
+        data_preprocessor (dict, optional): For an inline model dict that has none.
+
+    Returns:
+        Config: ``model``, with the data preprocessor inside and nothing in it that fetches weights; ``default_scope``;
+        and what else the config file holds.
+
+    Raises:
+        DistillError: If it has neither form, or the config file cannot be read.
+    """
+    if 'cfg_path' in cfg:
+        unknown = set(cfg) - {'cfg_path', 'cfg_options'}
+        if unknown:
+            raise DistillError(
+                f'model.{role} has cfg_path and therefore takes only cfg_options and checkpoint beside it, but found '
+                f'{sorted(unknown)}; put changes to the model in model.{role}.cfg_options'
+            )
+        plain = _read_config(cfg['cfg_path'], role)
+        plain.merge_from_dict(cfg.get('cfg_options') or {})
+        if not isinstance(plain.get('model'), dict) or 'type' not in plain.model:
+            raise DistillError(f'{cfg["cfg_path"]} (model.{role}.cfg_path) defines no `model` with a `type`')
+        data_preprocessor = plain.get('data_preprocessor')
+    elif 'type' in cfg:
+        plain = Config(dict(model=cfg))
+    else:
+        raise DistillError(
+            f'model.{role} must have `cfg_path` (an mm config) or be a model dict with `type`, but found keys '
+            f'{sorted(cfg)}'
+        )
+    if data_preprocessor is not None:
+        plain.model.setdefault('data_preprocessor', ConfigDict(data_preprocessor))
+    plain.default_scope = _scope_of(plain)
+    plain.model.pop('_scope_', None)
+    _strip_pretrained(plain.model)
+    return plain
+
+
+def _read_config(path: str, role: str) -> Config:
+    try:
+        if '::' in path:
+            check_package(path.partition('::')[0]) if path.partition('::')[0] in OPTIONAL else None
+            return get_config(path)
+        return Config.fromfile(path)
+    except ImportError as error:
+        raise DistillError(f'model.{role}.cfg_path={path!r}: {error}') from error
+    except (OSError, AssertionError, ValueError) as error:
+        raise DistillError(
+            f'cannot read the config of model.{role}.cfg_path={path!r}: {error}. Expected a path to a .py config or '
+            "'package::folder/config.py'"
+        ) from error
+
+
+def _scope_of(plain: Config) -> str:
+    """The scope a model is to be built in: its own, before that of the running config."""
+    prefix, dot, _ = plain.model.type.partition('.') if isinstance(plain.model.type, str) else ('', '', '')
+    if dot:
+        return prefix
+    current = DefaultScope.get_current_instance()
+    return (
+        plain.model.get('_scope_') or plain.get('default_scope') or (current.scope_name if current else 'mmengine')
+    )
+
+
+def _strip_pretrained(cfg: dict | list) -> None:
+    """Remove everything that would load weights while the model is initialised."""
+    if isinstance(cfg, dict):
+        if cfg.get('pretrained'):
+            cfg['pretrained'] = None
+        init = cfg.get('init_cfg')
+        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+            cfg['init_cfg'] = None
+    for value in cfg.values() if isinstance(cfg, dict) else cfg:
+        if isinstance(value, dict | list):
+            _strip_pretrained(value)
+
+
+def _build_model(plain: Config, role: str) -> nn.Module:
+    if plain.default_scope in OPTIONAL:
+        try:
+            check_package(plain.default_scope)
+        except ImportError as error:
+            raise DistillError(f'model.{role}: {error}') from error
+    try:
+        with DefaultScope.overwrite_default_scope(plain.default_scope):
+            model = ROOT_MODELS.build(copy.deepcopy(plain.model))
+    except (KeyError, TypeError) as error:
+        raise DistillError(f'cannot build model.{role} of type {plain.model.type}: {error}') from error
+    if hasattr(model, 'init_weights'):
+        model.init_weights()
+    return model
+
+
+def _load_weights(model: nn.Module, checkpoint: str, role: str) -> dict:
+    """Load strictly, and return the checkpoint's ``dataset_meta``."""
+    where = f'model.{role}.checkpoint={checkpoint!r}'
+    try:
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    except FileNotFoundError as error:
+        raise DistillError(f'{where} does not exist; give the path or URL of the trained {role}') from error
+    except OSError as error:
+        raise DistillError(f'{where} cannot be read: {error}') from error
+    except Exception as error:  # torch.load has no common base class for what a damaged file can raise
+        raise DistillError(
+            f'{where} is corrupt, truncated or no checkpoint ({type(error).__name__}: {str(error).splitlines()[0]})'
+        ) from error
+    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise DistillError(f'{where} holds no state dict of tensors')
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    try:
+        # Through the model's own hooks, which know how to read old and foreign checkpoints.
+        result = model.load_state_dict(state, strict=False)
+        lacking = [k for k in result.missing_keys if not k.endswith('num_batches_tracked')]
+        fits = not lacking and not result.unexpected_keys
+    except RuntimeError:  # shapes
+        fits = False
+    if not fits:
+        problem = explain_mismatch(model.state_dict(), state)
+        raise DistillError(f'{where} does not fit the model of model.{role}:\n{problem}')
+    print_log(f'Loaded the {role} from {checkpoint}', logger='current')
+    return dict((content.get('meta') or {}).get('dataset_meta') or {}) if 'state_dict' in content else {}

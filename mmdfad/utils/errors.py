@@ -1,0 +1,30 @@
+"""The one exception that users are meant to read."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class DistillError(RuntimeError):
+    """Something the user can fix.
+
+    The message says what was expected, what was found, and which config key or flag to change.
+    """
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """End a command-line tool with one line instead of a traceback.
+
+    Only errors that a user can act upon are shortened: :class:`DistillError`, errors of the file system, and
+    configs that do not parse. Anything else is a bug and keeps its traceback.
+
+    Raises:
+        SystemExit: With status 1 and the message on standard error.
+    """
+    from mmengine.config.utils import ConfigParsingError
+
+    try:
+        yield
+    except (DistillError, OSError, ConfigParsingError) as error:
+        sys.exit(f'mmdfad: error: {error}')

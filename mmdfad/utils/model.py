@@ -1,0 +1,67 @@
+"""Small helpers for modules."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from mmengine.analysis import FlopAnalyzer
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+
+class ModelSize(NamedTuple):
+    """How large a model is.
+
+    Attributes:
+        params (int): Parameters.
+        flops (float): Floating-point operations per image, a multiply-add as one, as mmengine counts them.
+        file_bytes (int): Bytes of its parameters and buffers, which is about what its checkpoint takes.
+    """
+
+    params: int
+    flops: float
+    file_bytes: int
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside a wrapper for several devices, or the model itself."""
+    return model.module if is_model_wrapper(model) else model
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Keep gradients out of a module's parameters, and restore their flags afterwards."""
+    flags = [(p, p.requires_grad) for p in module.parameters()]
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode, and restore the mode of each of its parts afterwards."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def model_size(model: nn.Module, images: Tensor) -> ModelSize:
+    """Measure a model on a batch of images.
+
+    Args:
+        model (nn.Module): The model, in eval mode.
+        images (Tensor): Images [N, C, H, W], two or more: some models do not take a batch of one.
+    """
+    analyzer = FlopAnalyzer(model, (images,)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    return ModelSize(
+        params=sum(p.numel() for p in model.parameters()),
+        flops=analyzer.total() / len(images),
+        file_bytes=sum(t.numel() * t.element_size() for t in model.state_dict().values()),
+    )

@@ -1,0 +1,51 @@
+"""Comparing state dicts, and saying how they differ."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def explain_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """List what keeps a checkpoint from fitting a model.
+
+    Args:
+        expected (Mapping[str, Tensor]): The model's state dict.
+        found (Mapping[str, Tensor]): The checkpoint's.
+
+    Returns:
+        str: A few lines that name the keys, or '' if all fits. Batch norm's step counters may be missing: they are no
+        weights, and old checkpoints lack them.
+    """
+    missing = (k for k in expected.keys() - found.keys() if not k.endswith('num_batches_tracked'))
+    shapes = (
+        f'{key} (model {list(expected[key].shape)}, checkpoint {list(found[key].shape)})'
+        for key in expected.keys() & found.keys()
+        if expected[key].shape != found[key].shape
+    )
+    return '\n'.join(
+        filter(
+            None,
+            (
+                _few('missing in the checkpoint', missing),
+                _few('unknown to the model', found.keys() - expected.keys()),
+                _few('of another shape', shapes),
+            ),
+        )
+    )
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 of a model's state dict: names, types, shapes and values, wherever the file lies."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f'{name}:{tensor.dtype}:{list(tensor.shape)};'.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _few(what: str, names: Iterable[str], limit: int = 8) -> str:
+    names = sorted(names)
+    more = f', ... ({len(names)} in all)' if len(names) > limit else ''
+    return f'  {what}: {", ".join(names[:limit])}{more}' if names else ''

@@ -1,0 +1,99 @@
+"""Distil a student without data; plain mmpretrain and mmseg configs train as usual."""
+
+import argparse
+import os
+import os.path as osp
+
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmdfad.apis import enable_amp, ensure_validation, find_resumable_checkpoint, load_config, require_whole_checkpoint
+from mmdfad.apis.config import is_distillation
+from mmdfad.utils import DistillError, readable_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='where logs, checkpoints and the student go')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='go on from this checkpoint, or without a value from the latest whole one in the work directory',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on accelerators, bf16 on CPUs')
+    parser.add_argument('--no-validate', action='store_true', help='do not validate during training')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rates with the actual batch size'
+    )
+    parser.add_argument('--no-pin-memory', action='store_true', help='do not pin the memory of batches')
+    parser.add_argument('--no-persistent-workers', action='store_true', help='restart dataloader workers every epoch')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, as in model.teacher.checkpoint=teacher.pth; lists as key="[a,b]"',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    # torch.distributed.launch passes it, torchrun sets the variable.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
+    """Merge the flags into the config; ``--cfg-options`` have the last word."""
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        if 'auto_scale_lr' not in cfg:
+            raise DistillError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+        cfg.auto_scale_lr.enable = True
+    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(field)
+        if loader is not None:
+            loader.setdefault('pin_memory', get_device() != 'cpu')
+            loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
+            loader.pin_memory &= not args.no_pin_memory
+            loader.persistent_workers &= not args.no_persistent_workers
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    return cfg
+
+
+def merge_resume(cfg: Config, resume: str | None) -> None:
+    """Point the config at the checkpoint to go on from."""
+    if resume is None:
+        return
+    checkpoint = find_resumable_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+    if checkpoint is None:
+        print(f'Nothing to resume in {cfg.work_dir}: starting from the first round')
+        return
+    require_whole_checkpoint(checkpoint)
+    cfg.resume, cfg.load_from = True, checkpoint
+
+
+def main() -> None:
+    args = parse_args()
+    with readable_errors():
+        cfg = merge_args(load_config(args.config), args)
+        merge_resume(cfg, args.resume)
+        if is_distillation(cfg) and not args.no_validate:
+            ensure_validation(cfg)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()
