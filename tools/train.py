@@ -9,8 +9,14 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmdfad.apis import enable_amp, ensure_validation, find_resumable_checkpoint, load_config, require_whole_checkpoint
-from mmdfad.apis.config import is_distillation
+from mmdfad.apis import (
+    enable_amp,
+    ensure_validation,
+    find_resumable_checkpoint,
+    is_distillation,
+    load_config,
+    require_whole_checkpoint,
+)
 from mmdfad.utils import DistillError, readable_errors
 
 

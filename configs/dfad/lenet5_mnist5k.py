@@ -20,7 +20,7 @@ train_dataloader = dict(batch_size=128, dataset=dict(noise_dim=100))
 
 # Everything counts rounds. Against the paper's schedule: more imitation per round, a slower generator, clipped
 # student gradients and cosine decay of both players, which make the last student as good as the best one.
-rounds = 600
+rounds = 400
 optim_wrapper = dict(
     constructor='mmdfad.PlayerOptimWrapperConstructor',
     student=dict(
@@ -43,7 +43,5 @@ train_cfg = dict(
     generation_steps=1,
     val_interval=100,
 )
-val_cfg = dict()
-test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=128)
 default_hooks = dict(checkpoint=dict(interval=100))

@@ -1,5 +1,6 @@
 """Training checkpoints: finding the one to go on from, and getting the student out."""
 
+import copy
 import re
 import zipfile
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
@@ -38,9 +40,7 @@ def find_resumable_checkpoint(work_dir: str | Path) -> str | None:
     for candidate in dict.fromkeys(candidates):
         if _is_whole(candidate):
             return str(candidate)
-        print_log(
-            f'{candidate} is damaged; trying the checkpoint before it', MMLogger.get_current_instance(), level=30
-        )
+        print_log(f'{candidate} is damaged; trying the checkpoint before it', MMLogger.get_current_instance(), level=30)
     return None
 
 
@@ -93,11 +93,9 @@ def export_student(cfg: Config, checkpoint: str, out_dir: str | Path) -> tuple[P
     Returns:
         tuple[Path, Path]: The two files.
     """
-    from mmengine.registry import MODELS, DefaultScope
-
     plain = plain_student_config(cfg)
     with DefaultScope.overwrite_default_scope(plain.default_scope):
-        model = MODELS.build(plain.model)
+        model = MODELS.build(copy.deepcopy(plain.model))
     meta = load_student_weights(model, checkpoint)
     dataset_meta = (meta.get('student') or {}).get('dataset_meta') or meta.get('dataset_meta') or dataset_meta_of(plain)
     export_meta = dict(dataset_meta=dataset_meta, iter=meta.get('iter'))

@@ -43,6 +43,30 @@ def plain_student_config(cfg: Config) -> Config:
     return student_config(cfg, plain_config(student, 'student', cfg.get('data_preprocessor')))
 
 
+def add_agreement(run: Config, plain: Config) -> Config:
+    """Let a test measure the agreement with the teacher beside the config's own metrics.
+
+    Args:
+        run (Config): The distillation.
+        plain (Config): Its student, from :func:`plain_student_config`.
+
+    Returns:
+        Config: ``plain`` with the whole distiller as its model, and one more metric.
+
+    Raises:
+        DistillError: If ``run`` is no distillation: the teacher is not known.
+    """
+    if not is_distillation(run):
+        raise DistillError("--agreement needs the distillation's config, which names the teacher")
+    cfg = copy.deepcopy(plain)
+    cfg.model = copy.deepcopy(run.model)
+    cfg.model.val_agreement = True
+    cfg.data_preprocessor = run.get('data_preprocessor')
+    metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    cfg.test_evaluator = [*metrics, dict(type='mmdfad.AgreementMetric')]
+    return cfg
+
+
 def enable_amp(cfg: Config) -> None:
     """Switch each optimizer of a config to mixed precision, on the device that is there.
 

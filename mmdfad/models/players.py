@@ -52,7 +52,7 @@ def build_player(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
     Raises:
         DistillError: If the config, the model or the checkpoint is not usable.
     """
-    cfg = copy.deepcopy(cfg)
+    cfg = dict(cfg)
     checkpoint = cfg.pop('checkpoint', None)
     plain = plain_config(cfg, role, data_preprocessor)
     player = Player(_build_model(plain, role), plain, checkpoint)
@@ -76,6 +76,7 @@ def plain_config(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
     Raises:
         DistillError: If it has neither form, or the config file cannot be read.
     """
+    cfg = copy.deepcopy(cfg)
     if 'cfg_path' in cfg:
         unknown = set(cfg) - {'cfg_path', 'cfg_options'}
         if unknown:
@@ -111,7 +112,7 @@ def _read_config(path: str, role: str) -> Config:
         return Config.fromfile(path)
     except ImportError as error:
         raise DistillError(f'model.{role}.cfg_path={path!r}: {error}') from error
-    except (OSError, AssertionError, ValueError) as error:
+    except Exception as error:  # a config is a program: it can fail in any way
         raise DistillError(
             f'cannot read the config of model.{role}.cfg_path={path!r}: {error}. Expected a path to a .py config or '
             "'package::folder/config.py'"
@@ -124,9 +125,7 @@ def _scope_of(plain: Config) -> str:
     if dot:
         return prefix
     current = DefaultScope.get_current_instance()
-    return (
-        plain.model.get('_scope_') or plain.get('default_scope') or (current.scope_name if current else 'mmengine')
-    )
+    return plain.model.get('_scope_') or plain.get('default_scope') or (current.scope_name if current else 'mmengine')
 
 
 def _strip_pretrained(cfg: dict | list) -> None:
@@ -168,8 +167,9 @@ def _load_weights(model: nn.Module, checkpoint: str, role: str) -> dict:
     except OSError as error:
         raise DistillError(f'{where} cannot be read: {error}') from error
     except Exception as error:  # torch.load has no common base class for what a damaged file can raise
+        first_line = str(error).partition('\n')[0]
         raise DistillError(
-            f'{where} is corrupt, truncated or no checkpoint ({type(error).__name__}: {str(error).splitlines()[0]})'
+            f'{where} is corrupt, truncated or no checkpoint ({type(error).__name__}: {first_line})'
         ) from error
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):

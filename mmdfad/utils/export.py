@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS
 from torch import Tensor
 
 from .atomic import atomic_write
@@ -30,6 +30,10 @@ def student_config(run: Config, student: Config) -> Config:
     source = run if has_real_data(run) else student
     content = dict(default_scope=student.default_scope, model=copy.deepcopy(student.model))
     content.update({key: copy.deepcopy(source[key]) for key in _EVALUATION_KEYS if source.get(key) is not None})
+    metrics = content.get('test_evaluator')
+    if isinstance(metrics, list):
+        # A student on its own has no teacher to agree with.
+        content['test_evaluator'] = [m for m in metrics if not str(m.get('type')).endswith('AgreementMetric')]
     if student.get('visualizer') is not None:
         content['visualizer'] = copy.deepcopy(student.visualizer)
     imports = {name for cfg in (run, student) for name in (cfg.get('custom_imports') or {}).get('imports', ())}
@@ -51,9 +55,8 @@ def dataset_meta_of(cfg: Config) -> dict:
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     while 'dataset' in dataset:  # wrappers such as RepeatDataset
         dataset = dataset['dataset']
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        with DATASETS.switch_scope_and_registry(None) as registry:
-            cls = registry.get(dataset['type']) if isinstance(dataset.get('type'), str) else None
+    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        cls = registry.get(dataset['type']) if isinstance(dataset.get('type'), str) else None
     return {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
@@ -79,5 +82,7 @@ def write_student(folder: str | Path, cfg: Config, state_dict: Mapping[str, Tens
         atomic_write(config_file, cfg.pretty_text.encode())
         atomic_write(checkpoint_file, buffer.getvalue())
     except OSError as error:
-        raise DistillError(f'cannot write the student to {folder}: {error}. Make room, or name another folder') from error
+        raise DistillError(
+            f'cannot write the student to {folder}: {error}. Make room, or name another folder'
+        ) from error
     return config_file, checkpoint_file

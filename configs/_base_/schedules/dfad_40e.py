@@ -11,5 +11,3 @@ train_cfg = dict(
     generation_steps=1,
     val_interval=50,
 )
-val_cfg = dict()
-test_cfg = dict()

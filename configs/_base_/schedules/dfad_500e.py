@@ -15,5 +15,3 @@ train_cfg = dict(
     generation_steps=1,
     val_interval=500,
 )
-val_cfg = dict()
-test_cfg = dict()

@@ -1,6 +1,7 @@
 """Pictures of what the generator makes."""
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,7 +47,9 @@ class SyntheticImageHook(Hook):
         meta = distiller.teacher_player.dataset_meta or dataset_meta_of(runner.cfg)
         self.classes = meta.get('classes') or ()
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
         """Draw a grid when it is time."""
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
             self._draw(runner)

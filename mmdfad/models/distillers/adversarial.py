@@ -1,6 +1,8 @@
 """Data-free adversarial distillation (DFAD, arXiv 1912.11006): the players and their two steps."""
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import torch
 from mmengine.model import BaseModel
@@ -164,17 +166,13 @@ class AdversarialDistiller(BaseModel):
         """
         if isinstance(data, Tensor):
             _, student_labels, teacher_labels = self.probe(data)
-            return [
-                dict(student_label=s, teacher_label=t) for s, t in zip(student_labels, teacher_labels, strict=True)
-            ]
+            return [dict(student_label=s, teacher_label=t) for s, t in zip(student_labels, teacher_labels, strict=True)]
         student = self.student_player.model
         inputs = student.data_preprocessor(data, False)
         samples = student(**inputs, mode='predict')
         if self.val_agreement:
             teacher_inputs = self.teacher_player.model.data_preprocessor(data, False)['inputs']
-            labels = zip(
-                self.student(inputs['inputs']).argmax(1), self.teacher(teacher_inputs).argmax(1), strict=True
-            )
+            labels = zip(self.student(inputs['inputs']).argmax(1), self.teacher(teacher_inputs).argmax(1), strict=True)
             for sample, (student_label, teacher_label) in zip(samples, labels, strict=True):
                 sample.set_field(student_label, 'student_label')
                 sample.set_field(teacher_label, 'teacher_label')
@@ -188,14 +186,14 @@ class AdversarialDistiller(BaseModel):
             "AdversarialDistiller trains in train_cfg.type='mmdfad.AdversarialDistillLoop', but another loop ran it"
         )
 
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
         """The student's own forward, see mmpretrain and mmseg."""
         return self.student_player.model(inputs, data_samples, mode=mode)
 
     def init_weights(self) -> None:
         """Nothing: the players were initialised, and their checkpoints loaded, when they were built."""
 
-    def _apply(self, fn, recurse: bool = True) -> 'AdversarialDistiller':
+    def _apply(self, fn: Callable, recurse: bool = True) -> 'AdversarialDistiller':
         """Let the teacher follow to other devices and types."""
         self.teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)

@@ -1,8 +1,11 @@
 """The DFAD paper's generator B, for large images."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from mmdfad.registry import MODELS
+
 from .base import BaseGenerator
 
 
@@ -37,7 +40,7 @@ class DCGANGenerator(BaseGenerator):
         self.project = nn.Linear(noise_dim, self.first_width * self.seed_size[0] * self.seed_size[1])
         widths = [8 * width, 4 * width, 2 * width, width, width]
         stages = [nn.BatchNorm2d(widths[0])]
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in pairwise(widths):
             stages += [
                 nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(after),

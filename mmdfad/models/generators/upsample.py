@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from mmdfad.registry import MODELS
+
 from .base import BaseGenerator
 
 
@@ -20,9 +21,7 @@ class UpsampleGenerator(BaseGenerator):
         width (int): Channels of the first feature map; the second has half. Defaults to 128, the paper's.
     """
 
-    def __init__(
-        self, noise_dim: int, image_size: int | tuple[int, int], channels: int = 3, width: int = 128
-    ) -> None:
+    def __init__(self, noise_dim: int, image_size: int | tuple[int, int], channels: int = 3, width: int = 128) -> None:
         super().__init__(noise_dim, image_size, channels, upsampling=4)
         self.width = width
         self.project = nn.Linear(noise_dim, width * self.seed_size[0] * self.seed_size[1])

@@ -1,0 +1,248 @@
+import copy
+import math
+
+import pytest
+import torch
+from conftest import assert_same_state, build_runner, run
+from mmengine.hooks import Hook
+
+from mmdfad.engine import AdversarialDistillLoop  # noqa: F401
+from mmdfad.registry import HOOKS
+from mmdfad.utils import DistillError
+
+
+@HOOKS.register_module()
+class Recorder(Hook):
+    """Keeps what the loop reports."""
+
+    def before_train(self, runner):
+        self.outputs = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.outputs.append((batch_idx, {key: float(value) for key, value in outputs.items()}))
+
+
+@HOOKS.register_module()
+class BreakStudent(Hook):
+    """Makes the student diverge in a round."""
+
+    def __init__(self, round_number, value=math.nan, part='student'):
+        self.round_number, self.value, self.part = round_number, value, part
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if batch_idx == self.round_number:
+            with torch.no_grad():
+                next(getattr(runner.model, self.part).parameters()).fill_(self.value)
+
+
+# Law 1: nothing but noise.
+
+
+def test_a_run_reads_no_image(tiny_cfg, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError('an image was read')
+
+    for name in ('cv2.imread', 'cv2.imdecode', 'PIL.Image.open', 'mmcv.imread', 'mmcv.imfrombytes'):
+        monkeypatch.setattr(name, refuse)
+    seen = []
+    original = torch.utils.data.DataLoader.__iter__
+    monkeypatch.setattr(
+        torch.utils.data.DataLoader, '__iter__', lambda self: seen.append(self.dataset) or original(self)
+    )
+    run(tiny_cfg)
+    assert [type(dataset).__name__ for dataset in seen] == ['NoiseDataset']
+
+
+def test_every_step_has_fresh_noise(tiny_cfg):
+    """A step's batch is the slice of the noise stream that its number says."""
+    runner = build_runner(tiny_cfg, train_cfg__max_iters=2, train_cfg__imitation_steps=3, train_cfg__generation_steps=2)
+    steps = []
+    for kind in ('imitation_step', 'generation_step'):
+        step = getattr(runner.model, kind)
+        setattr(
+            runner.model,
+            kind,
+            lambda noise, optim, kind=kind, step=step: steps.append((kind, noise)) or step(noise, optim),
+        )
+    runner.train()
+    assert [kind for kind, _ in steps] == (['imitation_step'] * 3 + ['generation_step'] * 2) * 2
+    stream = runner.train_dataloader.dataset.__getitems__(range(10 * 8))
+    assert torch.equal(torch.cat([noise for _, noise in steps]), stream)
+
+
+# Law 4: the paper's algorithm.
+
+
+def reference(teacher, student, generator, noise, rounds, steps, adversary):
+    """Algorithm 1 of the paper in plain PyTorch, for the settings of `test_rounds_equal_the_papers_algorithm`."""
+    student_optim = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    generator_optim = torch.optim.Adam(generator.parameters(), lr=1e-3)
+    teacher.eval()
+    noise = iter(noise)
+    for i in range(rounds):
+        for optim, lr in ((student_optim, 0.1), (generator_optim, 1e-3)):
+            optim.param_groups[0]['lr'] = lr * 0.1 ** (i // 8)  # x0.1 every 8 rounds
+        student.train()
+        generator.train()
+        for _ in range(steps):
+            student_optim.zero_grad()
+            fake = generator(next(noise)).detach()
+            t_logit = teacher(fake, mode='tensor').detach()
+            s_logit = student(fake, mode='tensor')
+            (s_logit - t_logit).abs().mean().backward()
+            student_optim.step()
+        generator_optim.zero_grad()
+        fake = generator(next(noise))
+        t_logit = teacher(fake, mode='tensor')
+        s_logit = student(fake, mode='tensor')
+        loss = (s_logit - t_logit).abs().mean()
+        (-torch.log(loss + 1) if adversary == 'LogL1Discrepancy' else -loss).backward()
+        generator_optim.step()
+
+
+@pytest.mark.parametrize('adversary', ['L1Discrepancy', 'LogL1Discrepancy'])
+def test_rounds_equal_the_papers_algorithm(tiny_cfg, adversary):
+    rounds, steps = 20, 5
+    schedule = [dict(type='MultiStepLR', by_epoch=False, milestones=[8, 16], gamma=0.1)]
+    runner = build_runner(
+        tiny_cfg,
+        model__generation_loss=dict(type=adversary),
+        # as in the paper, one pixel space for all
+        model__student__data_preprocessor=tiny_cfg.model.teacher.data_preprocessor,
+        train_cfg=dict(max_iters=rounds, imitation_steps=steps),
+        param_scheduler=dict(student=schedule, generator=schedule),
+        optim_wrapper__student__optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4),
+    )
+    distiller = runner.model
+    players = copy.deepcopy((distiller.teacher_player.model, distiller.student_player.model, distiller.generator))
+    for norm in (torch.nn.BatchNorm2d,):  # in all three
+        assert all(any(isinstance(m, norm) for m in player.modules()) for player in players)
+    runner.train()
+
+    noise = runner.train_dataloader.dataset.__getitems__(range(rounds * (steps + 1) * 8)).split(8)
+    reference(*players, noise, rounds, steps, adversary)
+    for name, ours, theirs in (
+        ('student', distiller.student_player.model, players[1]),
+        ('generator', distiller.generator, players[2]),
+    ):
+        for key, value in theirs.state_dict().items():
+            torch.testing.assert_close(
+                ours.state_dict()[key], value, rtol=0, atol=1e-6, msg=lambda m, k=f'{name}.{key}': f'{k}: {m}'
+            )
+
+
+# Law 5: resuming. Kills are in test_tools/test_kill.py.
+
+
+@pytest.mark.parametrize('extras', ['plain', 'ema_dropout_workers_amp'])
+def test_resumed_run_is_bitwise_the_same(tiny_cfg, tmp_path, extras):
+    if extras != 'plain':
+        tiny_cfg.model.student.head = dict(
+            type='StackedLinearClsHead', num_classes=5, in_channels=32, mid_channels=[16], dropout_rate=0.5
+        )
+        tiny_cfg.custom_hooks += [dict(type='EMAHook', momentum=0.1, update_buffers=True)]
+        tiny_cfg.train_dataloader.num_workers = 2
+        for player in ('student', 'generator'):
+            tiny_cfg.optim_wrapper[player]['type'] = 'mmdfad.CPUAmpOptimWrapper'
+    whole = run(tiny_cfg, work_dir=str(tmp_path / 'whole'))
+    # `start`, `end` of schedulers are fixed by the config, so a short run is the beginning of a long one
+    run(tiny_cfg, work_dir=str(tmp_path / 'parts'), train_cfg__max_iters=4)
+    resumed = build_runner(tiny_cfg, work_dir=str(tmp_path / 'parts'), resume=True)
+    recorder = HOOKS.get('Recorder')()
+    resumed.register_hook(recorder)
+    resumed.train()
+    assert [round_number for round_number, _ in recorder.outputs] == [4, 5]
+    assert_same_state(resumed.model.state_dict(), whole.model.state_dict())
+    exported = [torch.load(tmp_path / name / 'student.pth')['state_dict'] for name in ('parts', 'whole')]
+    assert_same_state(*exported)
+    for player in ('student', 'generator'):
+        ours, theirs = (r.optim_wrapper[player].optimizer.state_dict() for r in (resumed, whole))
+        assert ours['param_groups'] == theirs['param_groups']
+        assert_same_state(ours['state'], theirs['state'])
+
+
+def test_a_run_without_seed_resumes_its_own(tiny_cfg, tmp_path):
+    tiny_cfg.randomness = dict(seed=None)
+    first = run(tiny_cfg, train_cfg__max_iters=4)
+    resumed = build_runner(tiny_cfg, resume=True)
+    resumed.train()
+    assert resumed.seed == first.seed
+    assert resumed.train_dataloader.dataset.seed == first.seed
+
+
+def test_validation_and_pictures_do_not_change_the_student(tiny_cfg, tmp_path):
+    noise = dict(type='mmdfad.NoiseDataset', noise_dim=16, seed=1, length=20)
+    validating = dict(
+        val_dataloader=dict(batch_size=8, num_workers=0, dataset=noise, sampler=dict(type='mmdfad.NoiseSampler')),
+        val_evaluator=dict(type='mmdfad.AgreementMetric'),
+        val_cfg=dict(),
+        train_cfg__val_interval=1,
+    )
+    a = run(tiny_cfg, work_dir=str(tmp_path / 'a'), **validating)
+    b = run(tiny_cfg, work_dir=str(tmp_path / 'b'), custom_hooks=[])
+    assert 0 <= a.message_hub.get_scalar('val/agreement').current() <= 1
+    assert_same_state(a.model.state_dict(), b.model.state_dict())
+
+
+def test_seeds_differ(tiny_cfg, tmp_path):
+    a, b = (
+        run(tiny_cfg, randomness__seed=seed, work_dir=str(tmp_path / str(seed)), train_cfg__max_iters=1)
+        for seed in (0, 1)
+    )
+    assert not torch.equal(a.model.generator.project.weight, b.model.generator.project.weight)
+    assert a.train_dataloader.dataset.seed == 0
+    assert b.train_dataloader.dataset.seed == 1
+
+
+# What a person sees.
+
+
+def test_log_has_rounds_losses_rates_and_agreement(tiny_cfg, tmp_path):
+    runner = run(tiny_cfg, train_cfg__max_iters=2)
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    line = next(line for line in log.splitlines() if 'Round(train)' in line)
+    for part in ('[1/2]', 'student.lr:', 'generator.lr:', 'eta:', 'imitation_loss:', 'generation_loss:', 'agreement:'):
+        assert part in line
+    assert 'Compressed at 16x16 pixels' in log
+    assert list((tmp_path / 'run').glob('*/vis_data/events.out.tfevents*'))
+    assert runner.message_hub.get_scalar('train/agreement').current() <= 1
+
+
+# Bad input.
+
+
+def test_non_finite_loss_names_round_and_player(tiny_cfg):
+    runner = build_runner(tiny_cfg)
+    runner.register_hook(BreakStudent(3))
+    with pytest.raises(DistillError, match=r'imitation_loss is nan in round 4: the student has diverged.*is good'):
+        runner.train()
+    # the checkpoint of round 2 is still there, and good
+    build_runner(tiny_cfg, resume=True, train_cfg__max_iters=3).train()
+
+
+def test_non_finite_generator_is_named(tiny_cfg):
+    runner = build_runner(tiny_cfg, train_cfg__generation_steps=1)
+    step = runner.model.generation_step
+    runner.model.generation_step = lambda *args: {k: v * math.inf for k, v in step(*args).items()}
+    with pytest.raises(DistillError, match=r'generation_loss is -inf in round 1: the generator has diverged'):
+        runner.train()
+
+
+def test_noise_dim_mismatch(tiny_cfg):
+    with pytest.raises(DistillError, match=r'\[N, 16\] \(model.generator.noise_dim\).*\[8, 12\]'):
+        run(tiny_cfg, train_dataloader__dataset__noise_dim=12)
+
+
+@pytest.mark.parametrize(('key', 'value'), [('max_iters', 0), ('imitation_steps', 0), ('generation_steps', 1.5)])
+def test_bad_counts(tiny_cfg, key, value):
+    with pytest.raises(DistillError, match=rf'train_cfg.{key} must be a positive whole number, but found {value}'):
+        run(tiny_cfg, **{f'train_cfg__{key}': value})
+
+
+def test_samplers_must_be_able_to_skip(tiny_cfg):
+    with pytest.raises(DistillError, match=r'train_dataloader.sampler must be able to skip.*DefaultSampler'):
+        run(
+            tiny_cfg,
+            train_dataloader__sampler=dict(_delete_=True, type='DefaultSampler', shuffle=False),
+            train_dataloader__dataset__length=100,
+        )

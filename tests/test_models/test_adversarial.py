@@ -1,0 +1,241 @@
+import copy
+
+import pytest
+import torch
+from conftest import assert_same_state, build_runner
+from mmengine.registry import DefaultScope
+
+from mmdfad.engine import PlayerOptimWrapperConstructor
+from mmdfad.registry import MODELS
+from mmdfad.utils import DistillError
+
+
+@pytest.fixture
+def build(tiny_cfg):
+    def build(**changes):
+        tiny_cfg.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            torch.manual_seed(0)
+            distiller = MODELS.build(copy.deepcopy(tiny_cfg.model)).train()
+            cfg = {k: v for k, v in tiny_cfg.optim_wrapper.items() if k != 'constructor'}
+            return distiller, PlayerOptimWrapperConstructor(cfg)(distiller)
+
+    return build
+
+
+def snapshot(module):
+    return copy.deepcopy(module.state_dict())
+
+
+def grads(module):
+    return [None if p.grad is None else p.grad.clone() for p in module.parameters()]
+
+
+def same_grads(a, b):
+    return all((x is None) == (y is None) and (x is None or torch.equal(x, y)) for x, y in zip(a, b, strict=True))
+
+
+# Law 2: the teacher.
+
+
+def test_teacher_is_unchanged_in_eval_and_in_no_state(build):
+    distiller, optim = build()
+    before = snapshot(distiller.teacher)
+    for _ in range(2):
+        distiller.train()
+        distiller.imitation_step(torch.randn(8, 16), optim['student'])
+        distiller.generation_step(torch.randn(8, 16), optim['generator'])
+        assert not any(m.training for m in distiller.teacher.modules())
+    assert_same_state(snapshot(distiller.teacher), before)
+    assert all(p.grad is None and not p.requires_grad for p in distiller.teacher.parameters())
+
+    teachers = {id(p) for p in distiller.teacher.parameters()}
+    assert not any(id(p) in teachers for p in distiller.parameters())
+    assert not any(id(m) in {id(t) for t in distiller.teacher.modules()} for m in distiller.modules())
+    optimized = {id(p) for wrapper in optim.values() for group in wrapper.param_groups for p in group['params']}
+    assert optimized == {id(p) for p in distiller.parameters()}
+    assert {key.split('.')[0] for key in distiller.state_dict()} == {'student', 'generator'}
+
+
+def test_copies_share_the_teacher(build):
+    """As mmengine's EMAHook makes one, which averages what it copies."""
+    distiller, _ = build()
+    copied = copy.deepcopy(distiller)
+    assert copied.teacher is distiller.teacher
+    assert copied.student is not distiller.student
+
+
+def test_teacher_follows_to_another_type_and_device(build):
+    distiller, _ = build()
+    distiller.double()
+    assert all(p.dtype == torch.float64 for p in distiller.teacher.parameters())
+    distiller.float().to('meta')
+    assert all(p.device.type == 'meta' for p in distiller.teacher.parameters())
+
+
+def test_random_teacher_needs_permission(build):
+    with pytest.raises(DistillError, match=r'the teacher has no weights: set model.teacher.checkpoint'):
+        build(model__teacher__checkpoint=None)
+    build(model__teacher__checkpoint=None, model__allow_random_teacher=True)
+
+
+# Law 3: the steps.
+
+
+def test_imitation_step_moves_the_student_only(build):
+    distiller, optim = build()
+    distiller.generation_step(torch.randn(8, 16), optim['generator'])
+    for p in distiller.generator.parameters():
+        p.grad = torch.ones_like(p)
+    generator = {k: v.clone() for k, v in distiller.generator.named_parameters()}
+    left = grads(distiller.generator)
+    student = snapshot(distiller.student)
+    log = distiller.imitation_step(torch.randn(8, 16), optim['student'])
+    assert log['imitation_loss'] > 0
+    assert 0 <= log['agreement'] <= 1
+    assert all(torch.equal(p, generator[k]) for k, p in distiller.generator.named_parameters())
+    assert same_grads(grads(distiller.generator), left)
+    assert not torch.equal(distiller.student.state_dict()['model.head.fc.weight'], student['model.head.fc.weight'])
+
+
+def test_generation_step_moves_the_generator_only(build):
+    distiller, optim = build()
+    for p in distiller.student.parameters():
+        p.grad = torch.ones_like(p)
+    student = {k: v.clone() for k, v in distiller.student.named_parameters()}
+    left = grads(distiller.student)
+    generator = snapshot(distiller.generator)
+    log = distiller.generation_step(torch.randn(8, 16), optim['generator'])
+    assert log['generation_loss'] < 0
+    assert all(torch.equal(p, student[k]) for k, p in distiller.student.named_parameters())
+    assert same_grads(grads(distiller.student), left)
+    assert not torch.equal(distiller.generator.state_dict()['project.weight'], generator['project.weight'])
+
+
+def test_flags_are_restored_and_frozen_student_layers_stay_so(build):
+    distiller, optim = build()
+    distiller.student.model.backbone.conv1.requires_grad_(False)
+    flags = [p.requires_grad for p in distiller.parameters()]
+    distiller.imitation_step(torch.randn(8, 16), optim['student'])
+    distiller.generation_step(torch.randn(8, 16), optim['generator'])
+    assert [p.requires_grad for p in distiller.parameters()] == flags
+
+
+def test_left_over_gradients_do_not_count(build):
+    """The same update, whatever someone left in .grad before."""
+    results = []
+    for dirt in (0.0, 100.0):
+        distiller, optim = build()
+        for p in distiller.parameters():
+            p.grad = torch.full_like(p, dirt)
+        torch.manual_seed(1)
+        distiller.imitation_step(torch.randn(8, 16), optim['student'])
+        distiller.generation_step(torch.randn(8, 16), optim['generator'])
+        results.append(snapshot(distiller))
+    assert_same_state(*results)
+
+
+def test_accumulated_gradients_are_those_of_the_large_batch(build):
+    noise = torch.randn(8, 16)
+    results = []
+    for batches in ([noise], noise.split(4)):
+        distiller, _ = build()
+        distiller.eval()  # batch norm would tell the batches apart
+        cfg = dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=len(batches))
+        optim = PlayerOptimWrapperConstructor(dict(student=cfg, generator=cfg))(distiller)
+        for batch in batches:
+            distiller.imitation_step(batch, optim['student'])
+        for batch in batches:
+            distiller.generation_step(batch, optim['generator'])
+        results.append(snapshot(distiller))
+    for key, value in results[0].items():
+        torch.testing.assert_close(results[1][key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_probe_leaves_no_trace(build):
+    distiller, _ = build()
+    before, modes = snapshot(distiller), [m.training for m in distiller.modules()]
+    images, student_labels, teacher_labels = distiller.probe(torch.randn(8, 16))
+    assert images.shape == (8, 3, 16, 16)
+    assert student_labels.shape == teacher_labels.shape == (8,)
+    assert_same_state(snapshot(distiller), before)
+    assert [m.training for m in distiller.modules()] == modes
+
+
+def test_student_sees_its_own_pixels(build):
+    """The tiny teacher and student differ in mean, std and channel order."""
+    distiller, _ = build()
+    images = torch.randn(2, 3, 16, 16)
+    teacher, student = (p.model.data_preprocessor for p in (distiller.teacher_player, distiller.student_player))
+    loaded = (images * teacher.std + teacher.mean).flip(1)
+    torch.testing.assert_close(distiller.to_student_pixels(images), (loaded - student.mean) / student.std)
+
+
+# Predictions are the student's own.
+
+
+def test_predictions_on_data_are_the_students(build):
+    distiller, _ = build(model__val_agreement=True)
+    distiller.eval()
+    data = dict(inputs=torch.randint(0, 256, (4, 3, 16, 16)))
+    predicted = distiller.val_step(data)
+    expected = distiller.student_player.model.val_step(data)
+    for sample, own in zip(predicted, expected, strict=True):
+        assert torch.equal(sample.pred_score, own.pred_score)
+        assert sample.student_label == own.pred_label
+    teacher = distiller.teacher_player.model.val_step(data)
+    assert [int(s.teacher_label) for s in predicted] == [int(s.pred_label) for s in teacher]
+
+
+# Players that do not fit together.
+
+
+def fails(build, message, **changes):
+    with pytest.raises(DistillError, match=message):
+        build(**changes)
+
+
+def test_class_counts(build):
+    fails(
+        build,
+        r"model.teacher has 5 classes and model.student has 7; set the student's",
+        model__student__head__num_classes=7,
+    )
+
+
+def test_channels(build):
+    fails(
+        build,
+        r'model.teacher cannot take images of shape \[1, 16, 16\] .*change model.generator.image_size or',
+        model__generator__channels=1,
+    )
+
+
+def test_image_size(build):
+    # VGG halves the image five times; 16 pixels are too few
+    fails(
+        build,
+        r'model.student cannot take images of shape \[3, 16, 16\] .*change model.generator.image_size or',
+        model__student__backbone=dict(_delete_=True, type='VGG', depth=11, num_classes=5),
+        model__student__neck=None,
+        model__student__head=dict(_delete_=True, type='ClsHead'),
+    )
+
+
+@pytest.mark.parametrize('key', ['imitation_loss', 'generation_loss'])
+def test_unknown_loss(build, key):
+    fails(
+        build,
+        rf'(?s)cannot build model.{key}=.*NoSuchLoss is not in the mmdfad.*mmdfad has: .*KLDiscrepancy, L1Discrepancy',
+        **{f'model__{key}': dict(type='NoSuchLoss')},
+    )
+
+
+def test_unknown_argument(build):
+    fails(build, r"cannot build model.generator=.*'depth'", model__generator__depth=3)
+
+
+def test_other_loops_are_refused(tiny_cfg):
+    tiny_cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=1)
+    with pytest.raises(DistillError, match=r"trains in train_cfg.type='mmdfad.AdversarialDistillLoop'"):
+        build_runner(tiny_cfg).train()

@@ -1,0 +1,116 @@
+import pytest
+import torch
+from torch import nn
+
+from mmdfad.models import DCGANGenerator, UpsampleGenerator
+from mmdfad.utils import DistillError
+
+KINDS = [UpsampleGenerator, DCGANGenerator]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('image_size', [32, (16, 48), (17, 33), (1, 5), (100, 7)])
+@pytest.mark.parametrize('channels', [1, 3, 5])
+def test_any_size_and_channels(kind, image_size, channels):
+    generator = kind(noise_dim=6, image_size=image_size, channels=channels, width=8)
+    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    images = generator(torch.randn(3, 6))
+    assert images.shape == (3, channels, height, width)
+    images.sum().backward()
+    # where every pixel of a channel sums to a constant (the last batch norm) the gradient is zero, but it is there
+    assert all(p.grad is not None for p in generator.parameters())
+
+
+def reference_upsample(size):
+    """Generator A, written from the paper."""
+    return nn.Sequential(
+        nn.Linear(20, 128 * (size // 4) ** 2),
+        nn.Unflatten(1, (128, size // 4, size // 4)),
+        nn.BatchNorm2d(128),
+        nn.UpsamplingNearest2d(scale_factor=2),
+        nn.Conv2d(128, 128, 3, 1, 1),
+        nn.BatchNorm2d(128),
+        nn.LeakyReLU(0.2),
+        nn.UpsamplingNearest2d(scale_factor=2),
+        nn.Conv2d(128, 64, 3, 1, 1),
+        nn.BatchNorm2d(64),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(64, 3, 3, 1, 1),
+        nn.Tanh(),
+        nn.BatchNorm2d(3, affine=False),
+    )
+
+
+def reference_dcgan(size):
+    """Generator B, written from the paper."""
+
+    def up(before, after):
+        return [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
+
+    return nn.Sequential(
+        nn.Linear(20, 512 * (size // 16) ** 2),
+        nn.Unflatten(1, (512, size // 16, size // 16)),
+        nn.BatchNorm2d(512),
+        *up(512, 256),
+        *up(256, 128),
+        *up(128, 64),
+        *up(64, 64),
+        nn.Conv2d(64, 3, 3, 1, 1),
+        nn.Tanh(),
+    )
+
+
+@pytest.mark.parametrize(
+    ('kind', 'reference'), [(UpsampleGenerator, reference_upsample), (DCGANGenerator, reference_dcgan)]
+)
+def test_the_papers_architecture(kind, reference):
+    torch.manual_seed(0)
+    generator, expected = kind(noise_dim=20, image_size=32), reference(32)
+    state = dict(zip(expected.state_dict(), generator.state_dict().values(), strict=True))
+    expected.load_state_dict(state)
+    noise = torch.randn(4, 20)
+    torch.testing.assert_close(generator(noise), expected(noise), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(generator.eval()(noise), expected.eval()(noise), rtol=1e-4, atol=1e-5)
+
+
+def test_upsample_images_are_standardised():
+    torch.manual_seed(0)
+    images = UpsampleGenerator(noise_dim=10, image_size=32)(torch.randn(32, 10))
+    assert images.mean(dim=(0, 2, 3)).abs().max() < 1e-5
+    assert images.std(dim=(0, 2, 3)).sub(1).abs().max() < 1e-2
+
+
+def test_dcgan_initialisation_and_range():
+    torch.manual_seed(0)
+    generator = DCGANGenerator(noise_dim=64, image_size=64, output_scale=2.5)
+    for module in generator.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.1)
+        elif isinstance(module, nn.BatchNorm2d):
+            assert module.weight.mean().item() == pytest.approx(1, abs=0.02)
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.5)
+    with torch.no_grad():
+        generator.decoder[-2].weight.mul_(1000)
+        images = generator(torch.randn(8, 64))
+    assert images.abs().max().item() == pytest.approx(2.5, rel=1e-4)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_wrong_noise_is_named(kind):
+    generator = kind(noise_dim=6, image_size=16, width=8)
+    with pytest.raises(DistillError, match=r'\[N, 6\] \(model.generator.noise_dim\).*\[2, 7\] \(train_dataloader'):
+        generator(torch.randn(2, 7))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'key'),
+    [
+        (dict(noise_dim=0, image_size=8), 'noise_dim'),
+        (dict(noise_dim=4, image_size=(8, 8, 8)), 'image_size'),
+        (dict(noise_dim=4, image_size=-8), 'image_size'),
+        (dict(noise_dim=4, image_size=8, channels=0), 'channels'),
+    ],
+)
+def test_bad_arguments_are_named(arguments, key):
+    with pytest.raises(DistillError, match=f'model.generator.{key} must be positive whole numbers.*found'):
+        UpsampleGenerator(**arguments)

@@ -1,0 +1,68 @@
+import itertools
+
+import pytest
+import torch
+from conftest import build_model
+
+from mmdfad.models.pixels import PixelMap, PixelSpace
+from mmdfad.utils import DistillError
+
+SPACES = [
+    dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True),
+    dict(mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395], to_rgb=False),
+    dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5], to_rgb=False),
+    dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0], to_rgb=True),
+]
+
+
+def model_of(space):
+    return build_model(
+        dict(type='ImageClassifier', backbone=dict(type='LeNet5', num_classes=2), data_preprocessor=dict(space))
+    )
+
+
+@pytest.mark.parametrize(('source', 'target'), itertools.product(SPACES, SPACES))
+def test_same_image_either_way(source, target):
+    """The map of what the teacher's own preprocessor makes of an image is what the student's makes of it."""
+    source, target = model_of(source), model_of(target)
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    ours = source.data_preprocessor(dict(inputs=images))['inputs']
+    expected = target.data_preprocessor(dict(inputs=images))['inputs']
+    mapped = PixelMap(PixelSpace.of(source), PixelSpace.of(target))(ours)
+    torch.testing.assert_close(mapped, expected, rtol=1e-5, atol=2e-6)
+
+
+def test_nothing_is_computed_where_the_spaces_are_equal():
+    a, b = model_of(SPACES[0]), model_of(SPACES[0])
+    images = torch.randn(1, 3, 4, 4)
+    assert PixelMap(PixelSpace.of(a), PixelSpace.of(b))(images) is images
+
+
+def test_gradients_pass_and_no_state_is_saved():
+    pixel_map = PixelMap(PixelSpace.of(model_of(SPACES[0])), PixelSpace.of(model_of(SPACES[2])))
+    images = torch.randn(1, 3, 4, 4, requires_grad=True)
+    pixel_map(images).sum().backward()
+    # d/dx of the sum is std_s / std_t of the channel, flipped
+    assert images.grad[0, :, 0, 0].tolist() == pytest.approx([58.395 / 127.5, 57.12 / 127.5, 57.375 / 127.5])
+    assert not pixel_map.state_dict()
+
+
+@pytest.mark.parametrize('space', [SPACES[0], SPACES[3]])
+def test_to_rgb_gives_the_image_back(space):
+    model = model_of(space)
+    bgr = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    normalised = model.data_preprocessor(dict(inputs=bgr))['inputs']
+    assert torch.equal(PixelSpace.of(model).to_rgb(normalised), bgr.flip(1))
+
+
+def test_gray_and_missing_preprocessor():
+    gray = PixelSpace.of(model_of(dict(mean=[33.46], std=[78.87])))
+    assert PixelMap(gray, gray).identity
+    plain = PixelSpace.of(torch.nn.Identity())
+    assert torch.equal(plain.to_rgb(torch.full((1, 3, 1, 1), 300.0)), torch.full((1, 3, 1, 1), 255, dtype=torch.uint8))
+
+
+def test_different_channel_counts_are_refused():
+    two = PixelSpace(torch.zeros(2).double(), torch.ones(2).double(), flips=False)
+    with pytest.raises(DistillError, match=r'different channel counts \(\[2, 3\]'):
+        PixelMap(PixelSpace.of(model_of(SPACES[0])), two)

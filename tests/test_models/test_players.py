@@ -1,0 +1,154 @@
+import pytest
+import torch
+from conftest import TINY, save_teacher
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from mmdfad.models.players import build_player, plain_config
+from mmdfad.utils import DistillError
+from mmdfad.utils.state_dict import weights_sha256
+
+
+def inline(**changes) -> dict:
+    cfg = Config.fromfile(TINY).model.teacher
+    cfg.pop('checkpoint')
+    cfg.merge_from_dict(changes) if hasattr(cfg, 'merge_from_dict') else cfg.update(changes)
+    cfg['_scope_'] = 'mmpretrain'
+    return cfg
+
+
+def test_cfg_path_of_a_package_with_options():
+    player = build_player(
+        dict(
+            cfg_path='mmpretrain::resnet/resnet18_8xb16_cifar10.py',
+            cfg_options={'model.head.num_classes': 7, 'model.backbone.base_channels': 4, 'model.head.in_channels': 32},
+        ),
+        'student',
+    )
+    assert player.model.head.num_classes == 7
+    assert player.cfg.default_scope == 'mmpretrain'
+    # mmpretrain keeps the preprocessor beside the model; it must not get lost
+    assert player.model.data_preprocessor.mean.flatten().tolist() == pytest.approx([125.307, 122.961, 113.8575])
+
+
+def test_cfg_path_of_a_file(tmp_path):
+    path = tmp_path / 'model.py'
+    path.write_text(Config(dict(model=inline(), default_scope='mmpretrain')).pretty_text)
+    assert build_player(dict(cfg_path=str(path)), 'student').model.head.num_classes == 5
+
+
+@pytest.mark.parametrize('scope', ['mmdfad', 'mmseg', 'mmpretrain'])
+def test_models_are_built_in_their_own_scope(scope):
+    with DefaultScope.overwrite_default_scope(scope):
+        player = build_player(dict(cfg_path='mmpretrain::lenet/lenet5_mnist.py'), 'teacher')
+        assert type(player.model).__module__.startswith('mmpretrain')
+        prefixed = {**inline(type='mmpretrain.ImageClassifier')}
+        prefixed.pop('_scope_')
+        assert build_player(prefixed, 'student').cfg.default_scope == 'mmpretrain'
+
+
+def test_nothing_is_fetched_while_a_model_is_built():
+    cfg = inline()
+    cfg['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint='https://nowhere.invalid/weights.pth')
+    cfg['pretrained'] = 'https://nowhere.invalid/weights.pth'
+    assert 'nowhere' not in plain_config(cfg, 'student').pretty_text
+    build_player(cfg, 'student')
+
+
+def test_top_level_preprocessor_is_the_default_for_inline_models():
+    cfg = inline()
+    cfg.pop('data_preprocessor')
+    player = build_player(cfg, 'teacher', data_preprocessor=dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0]))
+    assert player.model.data_preprocessor.std.flatten().tolist() == [4, 5, 6]
+
+
+def test_checkpoint_is_loaded_with_its_meta(tmp_path):
+    path = save_teacher(tmp_path / 'teacher.pth', seed=3)
+    player = build_player(dict(inline(), checkpoint=str(path)), 'teacher')
+    for key, value in torch.load(path)['state_dict'].items():
+        assert torch.equal(player.model.state_dict()[key], value)
+    assert player.dataset_meta == dict(classes=list('abcde'))
+    assert player.checkpoint == str(path)
+
+
+@pytest.mark.parametrize('form', ['bare', 'module', 'no_counters'])
+def test_checkpoints_of_other_forms(tmp_path, form):
+    state = torch.load(save_teacher(tmp_path / 'teacher.pth', seed=3))['state_dict']
+    expected = dict(state)
+    if form == 'module':
+        state = {f'module.{key}': value for key, value in state.items()}
+    elif form == 'no_counters':
+        state = {key: value for key, value in state.items() if 'num_batches_tracked' not in key}
+    torch.save(state if form == 'bare' else dict(state_dict=state), tmp_path / 'other.pth')
+    player = build_player(dict(inline(), checkpoint=str(tmp_path / 'other.pth')), 'teacher')
+    assert torch.equal(player.model.head.fc.weight, expected['head.fc.weight'])
+
+
+def test_sha256_is_of_the_weights(tmp_path):
+    one = build_player(dict(inline(), checkpoint=str(save_teacher(tmp_path / 'a.pth', 1))), 'teacher').model
+    same = build_player(dict(inline(), checkpoint=str(save_teacher(tmp_path / 'b.pth', 1, note='x'))), 'teacher').model
+    other = build_player(dict(inline(), checkpoint=str(save_teacher(tmp_path / 'c.pth', 2))), 'teacher').model
+    assert weights_sha256(one) == weights_sha256(same) != weights_sha256(other)
+    with torch.no_grad():
+        same.head.fc.bias[0] += 1e-6
+    assert weights_sha256(one) != weights_sha256(same)
+
+
+# Bad input: one clear message each.
+
+
+def fails(cfg: dict, message: str) -> None:
+    with pytest.raises(DistillError, match=message):
+        build_player(cfg, 'teacher')
+
+
+def test_wrong_checkpoint_path():
+    fails(dict(inline(), checkpoint='/no/teacher.pth'), r"model.teacher.checkpoint='/no/teacher.pth' does not exist")
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'text', 'empty', 'flipped'])
+def test_damaged_checkpoint(tmp_path, damage):
+    content = save_teacher(tmp_path / 'teacher.pth').read_bytes()
+    damaged = dict(
+        truncated=content[: len(content) // 2], text=b'not a checkpoint', empty=b'', flipped=content[:100] + b'\0' * 400
+    )[damage]
+    (tmp_path / 'damaged.pth').write_bytes(damaged)
+    fails(
+        dict(inline(), checkpoint=str(tmp_path / 'damaged.pth')),
+        r"model.teacher.checkpoint='.*damaged.pth' is corrupt, truncated or no checkpoint",
+    )
+
+
+def test_checkpoint_without_weights(tmp_path):
+    torch.save(dict(meta=dict()), tmp_path / 'x.pth')
+    fails(dict(inline(), checkpoint=str(tmp_path / 'x.pth')), 'holds no state dict of tensors')
+
+
+def test_keys_and_shapes_that_do_not_fit_are_listed(tmp_path):
+    state = torch.load(save_teacher(tmp_path / 'teacher.pth'))['state_dict']
+    state.pop('head.fc.bias')
+    state['extra'] = torch.zeros(1)
+    state['head.fc.weight'] = torch.zeros(9, 64)
+    torch.save(dict(state_dict=state), tmp_path / 'x.pth')
+    with pytest.raises(DistillError) as error:
+        build_player(dict(inline(), checkpoint=str(tmp_path / 'x.pth')), 'teacher')
+    message = str(error.value)
+    assert 'does not fit the model of model.teacher' in message
+    assert 'missing in the checkpoint: head.fc.bias' in message
+    assert 'unknown to the model: extra' in message
+    assert 'of another shape: head.fc.weight (model [5, 64], checkpoint [9, 64])' in message
+
+
+def test_bad_configs(tmp_path):
+    fails(dict(cfg_path='/no/config.py'), r"cannot read the config of model.teacher.cfg_path='/no/config.py'")
+    fails(dict(cfg_path='mmpretrain::resnet/no.py'), r"cannot read the config of model.teacher.cfg_path='mmpretrain::")
+    fails(dict(backbone=dict()), r'model.teacher must have `cfg_path` .* or be a model dict with `type`')
+    fails(
+        dict(cfg_path='mmpretrain::lenet/lenet5_mnist.py', backbone=dict()),
+        r"takes only cfg_options and checkpoint beside it, but found \['backbone'\]",
+    )
+    fails(inline(type='NoSuchModel'), r'cannot build model.teacher of type NoSuchModel')
+    (tmp_path / 'x.py').write_text('a = 1')
+    fails(dict(cfg_path=str(tmp_path / 'x.py')), r'defines no `model` with a `type`')
+    (tmp_path / 'broken.py').write_text('a = (')
+    fails(dict(cfg_path=str(tmp_path / 'broken.py')), r'cannot read the config of model.teacher.cfg_path=.*broken')

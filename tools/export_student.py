@@ -1,0 +1,30 @@
+"""Export the student of a training checkpoint as a plain mmpretrain or mmseg model."""
+
+import argparse
+
+from mmengine.config import DictAction
+
+from mmdfad.apis import export_student, load_config
+from mmdfad.utils import readable_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help="the distillation's config")
+    parser.add_argument('checkpoint', help='a training checkpoint')
+    parser.add_argument('--out-dir', default='.', help='folder for student.py and student.pth; default: this one')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings of the config')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with readable_errors():
+        cfg = load_config(args.config)
+        if args.cfg_options is not None:
+            cfg.merge_from_dict(args.cfg_options)
+        print(*export_student(cfg, args.checkpoint, args.out_dir), sep='\n')
+
+
+if __name__ == '__main__':
+    main()
