@@ -19,5 +19,5 @@ def test_share_of_images_and_pixels():
 
 
 def test_missing_labels_are_explained():
-    with pytest.raises(DistillError, match='model.val_agreement=True'):
+    with pytest.raises(DistillError, match=r'model.val_agreement=True'):
         AgreementMetric().process(None, [dict(pred_label=1)])

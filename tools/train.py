@@ -16,6 +16,7 @@ from mmdfad.apis import (
     is_distillation,
     load_config,
     require_whole_checkpoint,
+    require_writable,
 )
 from mmdfad.utils import DistillError, readable_errors
 
@@ -94,6 +95,7 @@ def main() -> None:
     args = parse_args()
     with readable_errors():
         cfg = merge_args(load_config(args.config), args)
+        require_writable(cfg.work_dir)
         merge_resume(cfg, args.resume)
         if is_distillation(cfg) and not args.no_validate:
             ensure_validation(cfg)

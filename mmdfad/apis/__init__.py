@@ -1,6 +1,12 @@
 """What the tools call."""
 
-from .checkpoints import export_student, find_resumable_checkpoint, load_student_weights, require_whole_checkpoint
+from .checkpoints import (
+    export_student,
+    find_resumable_checkpoint,
+    load_student_weights,
+    require_whole_checkpoint,
+    require_writable,
+)
 from .config import add_agreement, enable_amp, is_distillation, load_config, plain_student_config
 from .validation import ensure_validation
 
@@ -15,4 +21,5 @@ __all__ = [
     'load_student_weights',
     'plain_student_config',
     'require_whole_checkpoint',
+    'require_writable',
 ]

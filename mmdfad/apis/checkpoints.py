@@ -1,6 +1,5 @@
 """Training checkpoints: finding the one to go on from, and getting the student out."""
 
-import copy
 import re
 import zipfile
 from pathlib import Path
@@ -8,11 +7,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
-from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
+from mmdfad.models.players import build_model
 from mmdfad.utils import DistillError
+from mmdfad.utils.atomic import atomic_write
 from mmdfad.utils.export import dataset_meta_of, write_student
 from mmdfad.utils.state_dict import explain_mismatch
 
@@ -61,6 +61,25 @@ def require_whole_checkpoint(path: str) -> None:
         raise DistillError(f'checkpoint {path} is corrupt, truncated or no checkpoint of torch')
 
 
+def require_writable(work_dir: str | Path) -> None:
+    """Check that a work directory can be made and written to, before anything is computed.
+
+    Args:
+        work_dir (str | Path): The work directory.
+
+    Raises:
+        DistillError: If it cannot.
+    """
+    try:
+        probe = Path(work_dir, '.writable')
+        atomic_write(probe, b'')
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise DistillError(
+            f'cannot write to the work directory {work_dir}: {error}. Name another with --work-dir'
+        ) from error
+
+
 def load_student_weights(model: nn.Module, checkpoint: str) -> dict:
     """Load a student into its plain model, strictly.
 
@@ -94,8 +113,7 @@ def export_student(cfg: Config, checkpoint: str, out_dir: str | Path) -> tuple[P
         tuple[Path, Path]: The two files.
     """
     plain = plain_student_config(cfg)
-    with DefaultScope.overwrite_default_scope(plain.default_scope):
-        model = MODELS.build(copy.deepcopy(plain.model))
+    model = build_model(plain, 'student')
     meta = load_student_weights(model, checkpoint)
     dataset_meta = (meta.get('student') or {}).get('dataset_meta') or meta.get('dataset_meta') or dataset_meta_of(plain)
     export_meta = dict(dataset_meta=dataset_meta, iter=meta.get('iter'))

@@ -4,6 +4,7 @@ import copy
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import DefaultScope
 
 from mmdfad.models.players import plain_config
 from mmdfad.utils import DistillError
@@ -40,7 +41,8 @@ def plain_student_config(cfg: Config) -> Config:
         return cfg
     student = copy.deepcopy(cfg.model.student)
     student.pop('checkpoint', None)
-    return student_config(cfg, plain_config(student, 'student', cfg.get('data_preprocessor')))
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        return student_config(cfg, plain_config(student, 'student', cfg.get('data_preprocessor')))
 
 
 def add_agreement(run: Config, plain: Config) -> Config:

@@ -55,7 +55,7 @@ def build_player(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
     cfg = dict(cfg)
     checkpoint = cfg.pop('checkpoint', None)
     plain = plain_config(cfg, role, data_preprocessor)
-    player = Player(_build_model(plain, role), plain, checkpoint)
+    player = Player(build_model(plain, role), plain, checkpoint)
     if checkpoint is not None:
         player.dataset_meta = _load_weights(player.model, checkpoint, role)
     return player
@@ -104,6 +104,31 @@ def plain_config(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
     return plain
 
 
+def build_model(plain: Config, role: str) -> nn.Module:
+    """Build the model of a plain config in its own scope, and initialise it.
+
+    Args:
+        plain (Config): From :func:`plain_config`.
+        role (str): ``'teacher'`` or ``'student'``, for messages.
+
+    Raises:
+        DistillError: If its package is missing, or its type or an argument is unknown.
+    """
+    if plain.default_scope in OPTIONAL:
+        try:
+            check_package(plain.default_scope)
+        except ImportError as error:
+            raise DistillError(f'model.{role}: {error}') from error
+    try:
+        with DefaultScope.overwrite_default_scope(plain.default_scope):
+            model = ROOT_MODELS.build(copy.deepcopy(plain.model))
+    except (KeyError, TypeError) as error:
+        raise DistillError(f'cannot build model.{role} of type {plain.model.type}: {error}') from error
+    if hasattr(model, 'init_weights'):
+        model.init_weights()
+    return model
+
+
 def _read_config(path: str, role: str) -> Config:
     try:
         if '::' in path:
@@ -139,22 +164,6 @@ def _strip_pretrained(cfg: dict | list) -> None:
     for value in cfg.values() if isinstance(cfg, dict) else cfg:
         if isinstance(value, dict | list):
             _strip_pretrained(value)
-
-
-def _build_model(plain: Config, role: str) -> nn.Module:
-    if plain.default_scope in OPTIONAL:
-        try:
-            check_package(plain.default_scope)
-        except ImportError as error:
-            raise DistillError(f'model.{role}: {error}') from error
-    try:
-        with DefaultScope.overwrite_default_scope(plain.default_scope):
-            model = ROOT_MODELS.build(copy.deepcopy(plain.model))
-    except (KeyError, TypeError) as error:
-        raise DistillError(f'cannot build model.{role} of type {plain.model.type}: {error}') from error
-    if hasattr(model, 'init_weights'):
-        model.init_weights()
-    return model
 
 
 def _load_weights(model: nn.Module, checkpoint: str, role: str) -> dict:

@@ -83,6 +83,7 @@ def write_student(folder: str | Path, cfg: Config, state_dict: Mapping[str, Tens
         atomic_write(checkpoint_file, buffer.getvalue())
     except OSError as error:
         raise DistillError(
-            f'cannot write the student to {folder}: {error}. Make room, or name another folder'
+            f'cannot write the student to {folder}: {error}. What was complete before is untouched; make room, or '
+            'set --work-dir (or --out-dir) elsewhere'
         ) from error
     return config_file, checkpoint_file

@@ -1,0 +1,113 @@
+"""The wheel, and the packages beside it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from conftest import ROOT
+
+from mmdfad.utils.compat import INSTALL_LINE, check_package
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """A wheel, built from a copy of the sources: building it here would replace the links of a development install."""
+    source = tmp_path_factory.mktemp('source') / 'mmdfad'
+    ignore = shutil.ignore_patterns('.venv', '.git', 'work_dirs', '.mim', '*.egg-info', '__pycache__', 'data')
+    shutil.copytree(ROOT, source, ignore=ignore)
+    out = tmp_path_factory.mktemp('wheel')
+    subprocess.run(
+        [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-w', str(out), str(source)],
+        check=True,
+        capture_output=True,
+    )
+    return next(out.glob('*.whl'))
+
+
+def test_wheel_ships_configs_and_tools(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {f'mmdfad/.mim/{path.relative_to(ROOT)}' for path in (ROOT / 'configs').rglob('*.py')}
+    expected |= {
+        f'mmdfad/.mim/tools/{path.name}' for path in (ROOT / 'tools').iterdir() if path.suffix in ('.py', '.sh')
+    }
+    expected |= {'mmdfad/.mim/model-index.yml', 'mmdfad/.mim/configs/dfad/metafile.yml', 'mmdfad/registry.py'}
+    assert expected <= names
+    assert not any(name.startswith(('tests/', 'configs/', 'tools/')) for name in names)
+
+
+def test_configs_resolve_from_an_installed_wheel(wheel, tmp_path):
+    subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'pip',
+            'install',
+            '--no-deps',
+            '--quiet',
+            '--target',
+            str(tmp_path / 'site'),
+            str(wheel),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    code = (
+        'import mmdfad; assert mmdfad.__file__.startswith({site!r}), mmdfad.__file__\n'
+        'from mmengine.config import Config; from mmengine.hub import get_config\n'
+        'assert get_config("mmdfad::dfad/lenet5_mnist5k.py").filename.startswith({site!r})\n'
+        'open("mine.py", "w").write("_base_ = [\'mmdfad::_base_/default_runtime.py\']")\n'
+        'print(Config.fromfile("mine.py").log_processor.type)'
+    ).format(site=str(tmp_path / 'site'))
+    result = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
+    )
+    assert result.stdout.split()[-1:] == ['mmdfad.DistillLogProcessor'], result.stderr
+
+
+def test_segmentation_configs_resolve():
+    """mmengine knows mmsegmentation by one of its two distribution names only."""
+    from mmengine.hub import get_config
+
+    assert get_config('mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py').default_scope == 'mmseg'
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (None, 'mmdfad needs mmcv>=2.0.0,<3.0.0, but it is not installed'),
+        ("__version__ = '1.7.2'", 'mmdfad needs mmcv>=2.0.0,<3.0.0, but found mmcv 1.7.2'),
+        ("raise OSError('libcudart.so: cannot open')", 'importing it fails (OSError: libcudart.so: cannot open)'),
+    ],
+)
+def test_missing_and_unsuited_packages_give_one_error_with_the_install_line(tmp_path, content, message):
+    package = tmp_path / 'mmcv'
+    if content is not None:
+        package.mkdir()
+        (package / '__init__.py').write_text(content)
+    hide = 'import sys, importlib.util as u\nfind = u.find_spec\n'
+    if content is None:
+        hide += 'u.find_spec = lambda name, *a: None if name == "mmcv" else find(name, *a)\n'
+    result = subprocess.run(
+        [sys.executable, '-c', f'{hide}import mmdfad'],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}'},
+    )
+    assert result.returncode == 1
+    last = result.stderr[result.stderr.rindex('ImportError:') :]
+    assert message in last
+    assert INSTALL_LINE in last
+
+
+def test_optional_packages_are_checked_when_asked_for(monkeypatch):
+    check_package('mmpretrain')
+    monkeypatch.setattr('mmpretrain.__version__', '0.25.0')
+    with pytest.raises(ImportError, match=r'mmdfad needs mmpretrain>=1.0.0,<2.0.0, but found mmpretrain 0.25.0'):
+        check_package('mmpretrain')

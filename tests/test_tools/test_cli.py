@@ -1,0 +1,169 @@
+"""The tools as a user calls them, in processes of their own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY
+
+
+def call(tool: str, *arguments, cwd=ROOT, **environment):
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), **environment},
+    )
+
+
+def train(work_dir, teacher, *arguments):
+    options = [f'model.teacher.checkpoint={teacher}', *(a for a in arguments if '=' in a)]
+    flags = [a for a in arguments if '=' not in a]
+    return call('train.py', TINY, '--work-dir', work_dir, *flags, '--cfg-options', *options)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, teacher_checkpoint) -> Path:
+    """The work directory of a run of two rounds."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    result = train(work_dir, teacher_checkpoint, 'train_cfg.max_iters=2', 'train_cfg.val_interval=1')
+    assert result.returncode == 0, result.stderr
+    return work_dir
+
+
+def test_without_data_agreement_on_noise_is_validated(trained):
+    log = next(trained.glob('*/*.log')).read_text()
+    assert len(re.findall(r'Iter\(val\) .*agreement: [01]\.\d+', log)) == 2
+
+
+def test_all_flags(tmp_path, teacher_checkpoint):
+    result = train(
+        tmp_path,
+        teacher_checkpoint,
+        '--amp',
+        '--no-validate',
+        '--auto-scale-lr',
+        '--no-pin-memory',
+        '--no-persistent-workers',
+        '--resume',
+        'train_cfg.max_iters=1',
+        'train_dataloader.num_workers=1',
+    )
+    assert result.returncode == 0, result.stderr
+    assert 'Nothing to resume' in result.stdout
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'CPUAmpOptimWrapper' in log
+    assert 'Iter(val)' not in log
+    assert 'Scaling the original LR by 0.03125' in log  # batch 8 of 256
+    assert re.search(r'pin_memory=False', log)
+    assert re.search(r'persistent_workers=False', log)
+
+
+def test_training_and_exported_students_test_alike(trained, tmp_path, teacher_checkpoint):
+    images = tmp_path / 'images'
+    import cv2
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    for i in range(20):
+        folder = images / 'abcde'[i % 5]
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f'{i}.png'), generator.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    config = tmp_path / 'with_data.py'
+    config.write_text(
+        f"_base_ = '{TINY}'\n"
+        "test_dataloader = dict(batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),\n"
+        f"    dataset=dict(type='CustomDataset', data_root='{images}',\n"
+        "        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')]))\n"
+        "test_evaluator = dict(type='Accuracy', topk=(1,))\n"
+        'test_cfg = dict()\n'
+    )
+    out = tmp_path / 'exported'
+    exported = call('export_student.py', config, trained / 'iter_2.pth', '--out-dir', out)
+    assert exported.returncode == 0, exported.stderr
+    assert exported.stdout.split()[-2:] == [str(out / 'student.py'), str(out / 'student.pth')]
+
+    def top1(*arguments):
+        result = call('test.py', *arguments, '--work-dir', tmp_path / 'test')
+        assert result.returncode == 0, result.stderr
+        return re.findall(r'accuracy/top1: (\S+)', result.stdout + result.stderr)[-1], result.stdout + result.stderr
+
+    of_training, log = top1(
+        config, trained / 'iter_2.pth', '--agreement', '--cfg-options', f'model.teacher.checkpoint={teacher_checkpoint}'
+    )
+    assert re.search(r'agreement: [01]\.\d+', log)
+    assert top1(out / 'student.py', out / 'student.pth', '--out', tmp_path / 'predictions.pkl')[0] == of_training
+    assert top1(config, trained / 'student.pth')[0] == of_training
+    assert (tmp_path / 'predictions.pkl').stat().st_size > 0
+
+
+def test_launchers_are_valid_shell_and_torchrun_is_called_right(tmp_path):
+    fake = tmp_path / 'bin/torchrun'
+    fake.parent.mkdir()
+    fake.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / 'bin/srun').write_text(fake.read_text())
+    for tool in fake.parent.iterdir():
+        tool.chmod(0o755)
+    environment = {**os.environ, 'PATH': f'{fake.parent}:{os.environ["PATH"]}'}
+
+    def sh(script, *arguments, **variables):
+        result = subprocess.run(
+            ['bash', str(ROOT / 'tools' / script), *arguments],
+            capture_output=True,
+            text=True,
+            env={**environment, **variables},
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout.splitlines()
+
+    words = sh('dist_train.sh', 'c.py', '4', '--amp', NNODES='2', NODE_RANK='1', PORT='3', MASTER_ADDR='h')
+    assert words[:5] == ['--nnodes=2', '--node_rank=1', '--master_addr=h', '--master_port=3', '--nproc_per_node=4']
+    assert words[5].endswith('tools/train.py')
+    assert words[6:] == ['c.py', '--launcher', 'pytorch', '--amp']
+    words = sh('dist_test.sh', 'c.py', 'x.pth', '2', '--out', 'a b.pkl')
+    assert words[-6:] == ['c.py', 'x.pth', '--launcher', 'pytorch', '--out', 'a b.pkl']
+    words = sh('slurm_train.sh', 'part', 'job', 'c.py', 'work', '--amp', GPUS='16', GPUS_PER_NODE='8')
+    assert {'-p', 'part', '--job-name=job', '--ntasks=16', '--ntasks-per-node=8', '--gres=gpu:8'} <= set(words)
+    assert words[-5:] == ['c.py', '--work-dir=work', '--launcher', 'slurm', '--amp']
+
+
+# Bad input ends with one line, exit status 1 and no traceback.
+
+
+def fails(result, message):
+    assert result.returncode == 1
+    assert 'Traceback' not in result.stderr
+    error = result.stderr[result.stderr.index('mmdfad: error:') :]
+    assert re.search(message, error), error
+
+
+def test_wrong_teacher_path(tmp_path):
+    fails(train(tmp_path, '/no/teacher.pth'), r"model.teacher.checkpoint='/no/teacher.pth' does not exist")
+
+
+def test_teacher_without_checkpoint(tmp_path):
+    fails(train(tmp_path, 'None'), r'the teacher has no weights: set model.teacher.checkpoint')
+
+
+def test_unwritable_work_dir(tmp_path, teacher_checkpoint):
+    (tmp_path / 'file').write_text('')
+    fails(train(tmp_path / 'file/run', teacher_checkpoint), r'cannot write to the work directory .*--work-dir')
+
+
+def test_missing_and_broken_configs(tmp_path):
+    fails(call('train.py', tmp_path / 'no.py'), r'cannot read the config .*no.py')
+    (tmp_path / 'broken.py').write_text('a = (')
+    fails(call('train.py', tmp_path / 'broken.py'), r'cannot read the config .*broken.py: SyntaxError')
+
+
+def test_damaged_checkpoints(tmp_path, trained, teacher_checkpoint):
+    damaged = tmp_path / 'iter_9.pth'
+    damaged.write_bytes((trained / 'iter_2.pth').read_bytes()[:1000])
+    fails(train(tmp_path, teacher_checkpoint, '--resume', str(damaged)), r'iter_9.pth is corrupt, truncated or no')
+    fails(call('test.py', trained / 'student.py', damaged), r'no test_dataloader')
+    fails(call('export_student.py', TINY, damaged), r'iter_9.pth is corrupt, truncated or no')
+    fails(call('export_student.py', TINY, tmp_path / 'no.pth'), r'checkpoint .*no.pth does not exist')
