@@ -108,7 +108,8 @@ def test_players_from_a_base_config(tmp_path, teacher_checkpoint):
     config.write_text(
         "_base_ = ['mmpretrain::resnet/resnet18_8xb16_cifar10.py']\n"
         'model = dict(_delete_=True, type="mmdfad.AdversarialDistiller", teacher=_base_.model, student=_base_.model,\n'
-        '    generator=dict(type="UpsampleGenerator", noise_dim=8, image_size=32, width=8), allow_random_teacher=True)\n'
+        '    allow_random_teacher=True,\n'
+        '    generator=dict(type="UpsampleGenerator", noise_dim=8, image_size=32, width=8))\n'
     )
     cfg = Config.fromfile(config)
     from mmdfad.registry import MODELS

@@ -66,7 +66,12 @@ def test_exported(folder: Path, work_dir: Path) -> float:
         log_level='WARNING',
         experiment_name='exported_student',
     )
-    return runner.test()['accuracy/top1'] / 100
+    return top1(runner.test())
+
+
+def top1(metrics: dict) -> float:
+    """Accuracy, which mmpretrain gives in percent, as a fraction of 1."""
+    return round(metrics['accuracy/top1'] / 100, 4)
 
 
 def count(model: torch.nn.Module) -> int:
@@ -78,7 +83,7 @@ def run(seed: int, work_dir: Path) -> dict:
     start = time.perf_counter()
     print(f'\n=== 1/3  a teacher, trained on 4,000 real digits (seed {seed})', flush=True)
     teacher_runner, checkpoint = train_teacher(work_dir / 'teacher', seed)
-    teacher_top1 = teacher_runner.test()['accuracy/top1'] / 100
+    teacher_top1 = top1(teacher_runner.test())
     teacher_done = time.perf_counter()
 
     print('\n=== 2/3  a student of a quarter of its size, distilled from noise', flush=True)
@@ -88,14 +93,14 @@ def run(seed: int, work_dir: Path) -> dict:
     print('\n=== 3/3  both on 1,000 real digits that neither has seen', flush=True)
     metrics = runner.test()
     student_top1 = test_exported(work_dir / 'distill', work_dir / 'exported')
-    if student_top1 != metrics['accuracy/top1'] / 100:
-        raise DistillError(f'the exported student has {student_top1}, the one in training {metrics["accuracy/top1"]}%')
+    if student_top1 != top1(metrics):
+        raise DistillError(f'the exported student has top-1 {student_top1}, the one in training {top1(metrics)}')
     grid = Path(runner.log_dir, 'vis_data/vis_image', f'synthetic_{runner.max_iters}.png')
     shutil.copy(grid, work_dir / 'synthetic.png')
     return dict(
         teacher=dict(top1=teacher_top1, params=count(teacher_runner.model)),
         student=dict(top1=student_top1, params=count(runner.model.student)),
-        agreement=metrics['agreement'],
+        agreement=round(metrics['agreement'], 4),
         seconds=dict(
             teacher=round(teacher_done - start, 1),
             distill=round(distill_done - teacher_done, 1),

@@ -4,8 +4,9 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmdfad.apis import export_student, load_config
+from mmdfad.apis import export_student
 from mmdfad.utils import readable_errors
+from mmdfad.utils.config import read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,7 +21,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with readable_errors():
-        cfg = load_config(args.config)
+        cfg = read_config(args.config)
         if args.cfg_options is not None:
             cfg.merge_from_dict(args.cfg_options)
         print(*export_student(cfg, args.checkpoint, args.out_dir), sep='\n')

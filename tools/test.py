@@ -8,8 +8,9 @@ from mmengine.config import Config, DictAction
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
-from mmdfad.apis import add_agreement, load_config, load_student_weights, plain_student_config
+from mmdfad.apis import add_agreement, load_student_weights, plain_student_config
 from mmdfad.utils import DistillError, readable_errors
+from mmdfad.utils.config import read_config
 from mmdfad.utils.model import unwrap
 
 
@@ -39,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 
 def test_config(args: argparse.Namespace) -> Config:
     """The plain config to test with."""
-    cfg = load_config(args.config)
+    cfg = read_config(args.config)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     plain = plain_student_config(cfg)

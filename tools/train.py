@@ -14,16 +14,18 @@ from mmdfad.apis import (
     ensure_validation,
     find_resumable_checkpoint,
     is_distillation,
-    load_config,
     require_whole_checkpoint,
     require_writable,
 )
 from mmdfad.utils import DistillError, readable_errors
+from mmdfad.utils.config import read_config
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'config', help="a config file, or one that a package ships, as in 'mmpretrain::lenet/lenet5_mnist.py'"
+    )
     parser.add_argument('--work-dir', help='where logs, checkpoints and the student go')
     parser.add_argument(
         '--resume',
@@ -94,7 +96,7 @@ def merge_resume(cfg: Config, resume: str | None) -> None:
 def main() -> None:
     args = parse_args()
     with readable_errors():
-        cfg = merge_args(load_config(args.config), args)
+        cfg = merge_args(read_config(args.config), args)
         require_writable(cfg.work_dir)
         merge_resume(cfg, args.resume)
         if is_distillation(cfg) and not args.no_validate:

@@ -9,7 +9,7 @@ default_scope = 'mmpretrain'
 model = dict(
     teacher=dict(
         cfg_path='mmpretrain::lenet/lenet5_mnist.py',
-        checkpoint='work_dirs/lenet5_mnist/epoch_5.pth',  # of mmpretrain's own tools/train.py
+        checkpoint='work_dirs/lenet5_mnist/epoch_5.pth',  # of tools/train.py mmpretrain::...
     ),
     student=dict(
         cfg_path='mmpretrain::lenet/lenet5_mnist.py',

@@ -20,7 +20,7 @@ train_dataloader = dict(batch_size=128, dataset=dict(noise_dim=100))
 
 # Everything counts rounds. Against the paper's schedule: more imitation per round, a slower generator, clipped
 # student gradients and cosine decay of both players, which make the last student as good as the best one.
-rounds = 400
+rounds = 300
 optim_wrapper = dict(
     constructor='mmdfad.PlayerOptimWrapperConstructor',
     student=dict(

@@ -7,7 +7,7 @@ from .checkpoints import (
     require_whole_checkpoint,
     require_writable,
 )
-from .config import add_agreement, enable_amp, is_distillation, load_config, plain_student_config
+from .config import add_agreement, enable_amp, is_distillation, plain_student_config
 from .validation import ensure_validation
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     'export_student',
     'find_resumable_checkpoint',
     'is_distillation',
-    'load_config',
     'load_student_weights',
     'plain_student_config',
     'require_whole_checkpoint',

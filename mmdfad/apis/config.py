@@ -11,21 +11,6 @@ from mmdfad.utils import DistillError
 from mmdfad.utils.export import student_config
 
 
-def load_config(path: str) -> Config:
-    """Read a config file.
-
-    Args:
-        path (str): Path to a config.
-
-    Raises:
-        DistillError: If it cannot be read, with the reason.
-    """
-    try:
-        return Config.fromfile(path)
-    except Exception as error:  # a config is a program: it can fail in any way
-        raise DistillError(f'cannot read the config {path}: {type(error).__name__}: {error}') from error
-
-
 def is_distillation(cfg: Config) -> bool:
     """Whether a config is a distillation, rather than a plain model's."""
     return 'student' in (cfg.get('model') or {})

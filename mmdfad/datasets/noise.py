@@ -28,6 +28,9 @@ class NoiseDataset(Dataset):
         length (int): Vectors in the dataset. Defaults to so many that no run reaches the end; validation takes a few.
     """
 
+    # mmengine looks for the classes of a dataset here; noise has none.
+    metainfo: dict = {}
+
     def __init__(self, noise_dim: int, seed: int | None = None, length: int = 2**48) -> None:
         for key, value in dict(noise_dim=noise_dim, length=length).items():
             if not isinstance(value, int) or value < 1:

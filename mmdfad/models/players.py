@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
 from mmengine.logging import print_log
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
@@ -14,6 +13,7 @@ from torch import nn
 
 from mmdfad.utils import DistillError
 from mmdfad.utils.compat import OPTIONAL, check_package
+from mmdfad.utils.config import read_config
 from mmdfad.utils.state_dict import explain_mismatch
 
 
@@ -84,7 +84,7 @@ def plain_config(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
                 f'model.{role} has cfg_path and therefore takes only cfg_options and checkpoint beside it, but found '
                 f'{sorted(unknown)}; put changes to the model in model.{role}.cfg_options'
             )
-        plain = _read_config(cfg['cfg_path'], role)
+        plain = read_config(cfg['cfg_path'], f'model.{role}.cfg_path')
         plain.merge_from_dict(cfg.get('cfg_options') or {})
         if not isinstance(plain.get('model'), dict) or 'type' not in plain.model:
             raise DistillError(f'{cfg["cfg_path"]} (model.{role}.cfg_path) defines no `model` with a `type`')
@@ -127,21 +127,6 @@ def build_model(plain: Config, role: str) -> nn.Module:
     if hasattr(model, 'init_weights'):
         model.init_weights()
     return model
-
-
-def _read_config(path: str, role: str) -> Config:
-    try:
-        if '::' in path:
-            check_package(path.partition('::')[0]) if path.partition('::')[0] in OPTIONAL else None
-            return get_config(path)
-        return Config.fromfile(path)
-    except ImportError as error:
-        raise DistillError(f'model.{role}.cfg_path={path!r}: {error}') from error
-    except Exception as error:  # a config is a program: it can fail in any way
-        raise DistillError(
-            f'cannot read the config of model.{role}.cfg_path={path!r}: {error}. Expected a path to a .py config or '
-            "'package::folder/config.py'"
-        ) from error
 
 
 def _scope_of(plain: Config) -> str:

@@ -140,8 +140,9 @@ def test_keys_and_shapes_that_do_not_fit_are_listed(tmp_path):
 
 
 def test_bad_configs(tmp_path):
-    fails(dict(cfg_path='/no/config.py'), r"cannot read the config of model.teacher.cfg_path='/no/config.py'")
-    fails(dict(cfg_path='mmpretrain::resnet/no.py'), r"cannot read the config of model.teacher.cfg_path='mmpretrain::")
+    fails(dict(cfg_path='/no/config.py'), r'cannot read model.teacher.cfg_path /no/config.py: FileNotFoundError')
+    fails(dict(cfg_path='mmpretrain::resnet/no.py'), r'cannot read model.teacher.cfg_path mmpretrain::resnet/no.py')
+    fails(dict(cfg_path='nosuchpackage::a/b.py'), r'cannot read .*package nosuchpackage is not installed')
     fails(dict(backbone=dict()), r'model.teacher must have `cfg_path` .* or be a model dict with `type`')
     fails(
         dict(cfg_path='mmpretrain::lenet/lenet5_mnist.py', backbone=dict()),
@@ -151,4 +152,4 @@ def test_bad_configs(tmp_path):
     (tmp_path / 'x.py').write_text('a = 1')
     fails(dict(cfg_path=str(tmp_path / 'x.py')), r'defines no `model` with a `type`')
     (tmp_path / 'broken.py').write_text('a = (')
-    fails(dict(cfg_path=str(tmp_path / 'broken.py')), r'cannot read the config of model.teacher.cfg_path=.*broken')
+    fails(dict(cfg_path=str(tmp_path / 'broken.py')), r'cannot read model.teacher.cfg_path .*broken.py: SyntaxError')

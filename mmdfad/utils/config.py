@@ -1,0 +1,35 @@
+"""Reading mm configs, from files and from packages."""
+
+from importlib.util import find_spec
+
+from mmengine.config import Config
+from mmengine.hub import get_config
+
+from .compat import OPTIONAL, check_package
+from .errors import DistillError
+
+
+def read_config(path: str, key: str = 'the config') -> Config:
+    """Read a config.
+
+    Args:
+        path (str): A path, or ``'package::folder/config.py'`` for one that an OpenMMLab package ships.
+        key (str): What the path is, for the message. Defaults to 'the config'.
+
+    Raises:
+        DistillError: If it cannot be read, with the reason.
+    """
+    package, colons, _ = path.partition('::')
+    try:
+        if not colons:
+            return Config.fromfile(path)
+        if package in OPTIONAL:
+            check_package(package)
+        elif find_spec(package) is None:  # mmengine would install it, whatever it is
+            raise ImportError(f'package {package} is not installed')
+        return get_config(path)
+    except Exception as error:  # a config is a program: it can fail in any way
+        raise DistillError(
+            f'cannot read {key} {path}: {type(error).__name__}: {error}. Expected a path to a config, or '
+            "'package::folder/config.py'"
+        ) from error
