@@ -16,8 +16,8 @@ class DistillError(RuntimeError):
 def readable_errors() -> Iterator[None]:
     """End a command-line tool with one line instead of a traceback.
 
-    Only errors that a user can act upon are shortened: :class:`DistillError`, errors of the file system, and
-    configs that do not parse. Anything else is a bug and keeps its traceback.
+    Only errors that a user can act upon are shortened: :class:`DistillError`, errors of the file system, configs that
+    do not parse and types that no registry knows. Anything else is a bug and keeps its traceback.
 
     Raises:
         SystemExit: With status 1 and the message on standard error.
@@ -28,3 +28,7 @@ def readable_errors() -> Iterator[None]:
         yield
     except (DistillError, OSError, ConfigParsingError) as error:
         sys.exit(f'mmdfad: error: {error}')
+    except KeyError as error:
+        if 'registry' not in str(error):
+            raise
+        sys.exit(f'mmdfad: error: unknown type in the config: {error.args[0]}')

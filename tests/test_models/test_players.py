@@ -31,6 +31,12 @@ def test_cfg_path_of_a_package_with_options():
     assert player.model.data_preprocessor.mean.flatten().tolist() == pytest.approx([125.307, 122.961, 113.8575])
 
 
+def test_options_reach_the_players_from_the_command_line():
+    cfg = Config(dict(model=dict(student=dict(cfg_path='mmpretrain::resnet/resnet18_8xb16_cifar10.py'))))
+    cfg.merge_from_dict({'model.student.cfg_options.model.head.num_classes': 3})  # as --cfg-options does
+    assert build_player(cfg.model.student, 'student').model.head.num_classes == 3
+
+
 def test_cfg_path_of_a_file(tmp_path):
     path = tmp_path / 'model.py'
     path.write_text(Config(dict(model=inline(), default_scope='mmpretrain')).pretty_text)

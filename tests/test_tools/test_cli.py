@@ -154,6 +154,11 @@ def test_unwritable_work_dir(tmp_path, teacher_checkpoint):
     fails(train(tmp_path / 'file/run', teacher_checkpoint), r'cannot write to the work directory .*--work-dir')
 
 
+def test_unknown_type(tmp_path, teacher_checkpoint):
+    result = train(tmp_path, teacher_checkpoint, 'train_cfg.type=mmdfad.NoSuchLoop')
+    fails(result, r'unknown type in the config: mmdfad.NoSuchLoop is not in the')
+
+
 def test_missing_and_broken_configs(tmp_path):
     fails(call('train.py', tmp_path / 'no.py'), r'cannot read the config .*no.py')
     (tmp_path / 'broken.py').write_text('a = (')

@@ -1,12 +1,4 @@
 # CIFAR-100, to validate the student with.
-val_dataloader = dict(
-    batch_size=256,
-    num_workers=2,
-    dataset=dict(type='CIFAR100', data_root='data/cifar100', split='test', pipeline=[dict(type='PackInputs')]),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-)
-val_evaluator = dict(type='Accuracy', topk=(1,))
+_base_ = 'cifar10.py'
+val_dataloader = dict(dataset=dict(type='CIFAR100', data_root='data/cifar100'))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator
-val_cfg = dict()
-test_cfg = dict()
