@@ -19,6 +19,7 @@ from mmdfad.utils.state_dict import explain_mismatch
 from .config import plain_student_config
 
 _STUDENT = 'student.model.'
+_AUXILIARY = 'auxiliary_head.'
 
 
 def find_resumable_checkpoint(work_dir: str | Path) -> str | None:
@@ -94,10 +95,15 @@ def load_student_weights(model: nn.Module, checkpoint: str) -> dict:
         DistillError: If the checkpoint cannot be read or does not fit.
     """
     state, meta = _student_of(checkpoint)
-    problem = explain_mismatch(model.state_dict(), state)
+    expected = model.state_dict()
+    # Distillation does without auxiliary heads, so a training checkpoint has none, and an exported student has those
+    # that its config describes.
+    auxiliary = {k for k in expected.keys() ^ state.keys() if k.startswith(_AUXILIARY)}
+    state = {k: v for k, v in state.items() if k not in auxiliary}
+    problem = explain_mismatch({k: v for k, v in expected.items() if k not in auxiliary}, state)
     if problem:
         raise DistillError(f'checkpoint {checkpoint} does not fit the student of this config:\n{problem}')
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=not auxiliary)
     return meta
 
 

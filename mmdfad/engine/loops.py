@@ -1,5 +1,8 @@
 """Algorithm 1 of DFAD (arXiv 1912.11006) as an mmengine training loop."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from mmengine.dist import get_rank
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
@@ -22,7 +25,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         dataloader (dict): Dataloader of a :class:`~mmdfad.datasets.NoiseDataset`.
         max_iters (int): Rounds to play.
         imitation_steps (int): Student updates in a round. Defaults to 5, the paper's.
-        generation_steps (int): Generator updates in a round. Defaults to 1.
+        generation_steps (int): Generator updates in a round. Defaults to 1; 0 for images that are not learned.
         val_begin (int): First round that may be validated. Defaults to 1.
         val_interval (int): Rounds between validations. Defaults to 1000.
         dynamic_intervals (list[tuple[int, int]], optional): (round, validation interval from there on) pairs.
@@ -39,11 +42,13 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         val_interval: int = 1000,
         dynamic_intervals: list[tuple[int, int]] | None = None,
     ) -> None:
-        for key, value in dict(
-            max_iters=max_iters, imitation_steps=imitation_steps, generation_steps=generation_steps
-        ).items():
-            if not isinstance(value, int) or value < 1:
-                raise DistillError(f'train_cfg.{key} must be a positive whole number, but found {value!r}')
+        for key, value, least in (
+            ('max_iters', max_iters, 1),
+            ('imitation_steps', imitation_steps, 1),
+            ('generation_steps', generation_steps, 0),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise DistillError(f'train_cfg.{key} must be a whole number from {least} on, but found {value!r}')
         super().__init__(runner, dataloader, max_iters, val_begin, val_interval, dynamic_intervals)
         self.imitation_steps = imitation_steps
         self.generation_steps = generation_steps
@@ -68,10 +73,11 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self._reseed()
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
         players, optim = unwrap(self.runner.model), self.runner.optim_wrapper
-        for _ in range(self.imitation_steps):
-            log = players.imitation_step(next(self.dataloader_iterator), optim['student'])
-        for _ in range(self.generation_steps):
-            log |= players.generation_step(next(self.dataloader_iterator), optim['generator'])
+        with _explained(self.dataloader.batch_size):
+            for _ in range(self.imitation_steps):
+                log = players.imitation_step(next(self.dataloader_iterator), optim['student'])
+            for _ in range(self.generation_steps):
+                log |= players.generation_step(next(self.dataloader_iterator), optim['generator'])
         self._check_finite(log)
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=log)
         self._iter += 1
@@ -88,10 +94,10 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
             dataset.seed = self.runner.seed  # only now: resuming restores the seed of the run
         sampler.skip(self._iter * (self.imitation_steps + self.generation_steps) * self.dataloader.batch_size)
         self.dataloader_iterator = iter(self.dataloader)
-        counts = dict(student=self.imitation_steps, generator=self.generation_steps)
-        for player, steps in counts.items():
-            self.runner.optim_wrapper[player].initialize_count_status(
-                self.runner.model, self._iter * steps, self._max_iters * steps
+        steps = dict(student=self.imitation_steps, generator=self.generation_steps)
+        for player, optim_wrapper in self.runner.optim_wrapper.items():
+            optim_wrapper.initialize_count_status(
+                self.runner.model, self._iter * steps[player], self._max_iters * steps[player]
             )
 
     def _reseed(self) -> None:
@@ -109,9 +115,23 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
     def _check_finite(self, log: dict) -> None:
         """Stop before a broken state can reach a checkpoint."""
         for key, player in (('imitation_loss', 'student'), ('generation_loss', 'generator')):
-            if not log[key].isfinite():
+            if key in log and not log[key].isfinite():
                 raise DistillError(
                     f'{key} is {log[key].item()} in round {self._iter + 1}: the {player} has diverged. The last '
                     f'checkpoint in {self.runner.work_dir} is good. Lower optim_wrapper.{player}.optimizer.lr, warm it '
                     f'up, or set optim_wrapper.{player}.clip_grad'
                 )
+
+
+@contextmanager
+def _explained(batch_size: int) -> Iterator[None]:
+    """Say what to do about batch norm that has nothing to normalise over."""
+    try:
+        yield
+    except ValueError as error:
+        if 'more than 1 value per channel' not in str(error):
+            raise
+        raise DistillError(
+            f'a batch norm after global pooling, as in the heads of DeepLabV3 or PSPNet, cannot train on a batch of '
+            f'{batch_size}: set train_dataloader.batch_size to 2 or more'
+        ) from error

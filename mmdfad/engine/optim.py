@@ -45,10 +45,16 @@ class PlayerOptimWrapperConstructor:
         self.cfgs = optim_wrapper_cfg
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
-        """Build for a distiller, wrapped or not."""
+        """Build for a distiller, wrapped or not. A generator that learns nothing gets no optimizer."""
         distiller = unwrap(model)
         parts = dict(student=distiller.student_player.model, generator=distiller.generator)
-        return OptimWrapperDict(**{player: build_optim_wrapper(parts[player], self.cfgs[player]) for player in PLAYERS})
+        return OptimWrapperDict(
+            **{
+                player: build_optim_wrapper(part, self.cfgs[player])
+                for player, part in parts.items()
+                if any(True for _ in part.parameters())
+            }
+        )
 
 
 @OPTIM_WRAPPERS.register_module()

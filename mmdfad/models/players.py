@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -126,7 +127,8 @@ def build_model(plain: Config, role: str) -> nn.Module:
         raise DistillError(f'cannot build model.{role} of type {plain.model.type}: {error}') from error
     if hasattr(model, 'init_weights'):
         model.init_weights()
-    return model
+    # A teacher has no use for statistics over devices, and mmengine looks after the student's.
+    return revert_sync_batchnorm(model) if role == 'teacher' else model
 
 
 def _scope_of(plain: Config) -> str:

@@ -3,7 +3,7 @@ import torch
 from conftest import TINY, build_model
 from mmengine.config import Config
 
-from mmdfad.models.logits import LogitModel
+from mmdfad.models.logits import as_logits
 from mmdfad.utils import DistillError
 
 
@@ -16,7 +16,7 @@ def tiny(**changes):
 def test_logits_are_those_that_the_model_predicts_from():
     model = tiny().eval()
     images = torch.randn(3, 3, 16, 16)
-    logits = LogitModel(model)(images)
+    logits = as_logits(model)(images)
     scores = torch.stack([sample.pred_score for sample in model(images, mode='predict')])
     assert logits.shape == (3, 5)
     torch.testing.assert_close(logits.softmax(1), scores)
@@ -25,7 +25,7 @@ def test_logits_are_those_that_the_model_predicts_from():
 def test_logits_are_fp32_under_autocast_and_differentiable():
     images = torch.randn(3, 3, 16, 16, requires_grad=True)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        logits = LogitModel(tiny())(images)
+        logits = as_logits(tiny())(images)
     assert logits.dtype == torch.float32
     logits.square().sum().backward()
     assert images.grad.abs().sum() > 0
@@ -33,12 +33,12 @@ def test_logits_are_fp32_under_autocast_and_differentiable():
 
 def test_models_without_logits_are_refused():
     with pytest.raises(DistillError, match=r'ImageClassifier gives no class logits.*classification head'):
-        LogitModel(tiny(head=None))
+        as_logits(tiny(head=None))
     with pytest.raises(DistillError, match='Linear gives no class logits'):
-        LogitModel(torch.nn.Linear(2, 2))
+        as_logits(torch.nn.Linear(2, 2))
 
 
 def test_heads_without_plain_logits_are_refused():
     head = dict(type='MultiTaskHead', task_heads=dict(a=dict(type='LinearClsHead', num_classes=2)), in_channels=32)
-    with pytest.raises(DistillError, match=r'MultiTaskHead of ImageClassifier gives dict in place of class logits'):
-        LogitModel(tiny(head=head))(torch.randn(2, 3, 16, 16))
+    with pytest.raises(DistillError, match=r'ImageClassifier with MultiTaskHead gives dict in place of class logits'):
+        as_logits(tiny(head=head))(torch.randn(2, 3, 16, 16))

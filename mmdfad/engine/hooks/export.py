@@ -30,8 +30,7 @@ class ExportStudentHook(Hook):
         # The student speaks of the teacher's classes: those the teacher was trained with, if its checkpoint says so.
         dataset_meta = teacher.dataset_meta or dataset_meta_of(runner.cfg) or dataset_meta_of(teacher.cfg)
         checkpoint['meta']['student'] = dict(dataset_meta=dataset_meta)
-        prefix = 'student.model.'
-        state = {k.removeprefix(prefix): v for k, v in checkpoint['state_dict'].items() if k.startswith(prefix)}
+        state = distiller.plain_student_state(checkpoint['state_dict'])
         meta = dict(dataset_meta=dataset_meta, iter=checkpoint['meta']['iter'])
         config_file, _ = write_student(runner.work_dir, student_config(runner.cfg, student.cfg), state, meta)
         runner.logger.info(f'Exported the student to {config_file.with_suffix(".{py,pth}")}')

@@ -1,6 +1,7 @@
 """Data-free adversarial distillation (DFAD, arXiv 1912.11006): the players and their two steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -8,8 +9,9 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmdfad.models.logits import LogitModel
+from mmdfad.models.logits import LogitModel, as_logits, detach_auxiliary_heads
 from mmdfad.models.pixels import PixelMap, PixelSpace
 from mmdfad.models.players import Player, build_player
 from mmdfad.registry import MODELS
@@ -37,6 +39,8 @@ class AdversarialDistiller(BaseModel):
         imitation_loss (dict): The discrepancy that the student minimises. Defaults to L1 of logits.
         generation_loss (dict): The discrepancy that the generator maximises. Defaults to L1 of logits.
         allow_random_teacher (bool): Accept a teacher without checkpoint. Defaults to False.
+        freeze_student_norms (bool): Keep the student's batch norms in eval mode in generation steps, so that they
+            neither use nor change statistics there. Defaults to False, as in the reference code.
         val_agreement (bool): Add the labels of teacher and student to the predictions on validation and test data,
             for :class:`~mmdfad.evaluation.AgreementMetric`. Costs a forward pass of both. Defaults to False.
         data_preprocessor (dict, optional): For teacher and student given inline without one. mmengine's Runner passes
@@ -54,6 +58,7 @@ class AdversarialDistiller(BaseModel):
         imitation_loss: dict | None = None,
         generation_loss: dict | None = None,
         allow_random_teacher: bool = False,
+        freeze_student_norms: bool = False,
         val_agreement: bool = False,
         data_preprocessor: dict | None = None,
     ) -> None:
@@ -68,13 +73,15 @@ class AdversarialDistiller(BaseModel):
             teacher=build_player(teacher, 'teacher', data_preprocessor),
             student=build_player(student, 'student', data_preprocessor),
         )
-        self._outside.teacher_logits = LogitModel(self.teacher_player.model).eval().requires_grad_(False)
-        self.student = LogitModel(self.student_player.model)
+        self._outside.teacher_logits = _as_logits(self.teacher_player.model, 'teacher').eval().requires_grad_(False)
+        self._outside.student_auxiliary = detach_auxiliary_heads(self.student_player.model)
+        self.student = _as_logits(self.student_player.model, 'student')
         self.generator = _build(generator, 'generator')
         self.imitation_loss = _build(imitation_loss or dict(type='L1Discrepancy'), 'imitation_loss')
         self.generation_loss = _build(generation_loss or dict(type='L1Discrepancy'), 'generation_loss')
         self.teacher_pixels = PixelSpace.of(self.teacher_player.model)
         self.to_student_pixels = PixelMap(self.teacher_pixels, PixelSpace.of(self.student_player.model))
+        self.freeze_student_norms = freeze_student_norms
         self.val_agreement = val_agreement
         self.num_classes = self._check_players()
 
@@ -101,13 +108,27 @@ class AdversarialDistiller(BaseModel):
     @property
     def device(self) -> torch.device:
         """torch.device: Where the players are."""
-        return next(self.generator.parameters()).device
+        return next(self.student.parameters()).device
 
-    def imitation_step(self, noise: Tensor, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+    def synthesize(self, batch: Tensor | dict) -> Tensor:
+        """What a batch of the training dataloader stands for.
+
+        Args:
+            batch (Tensor | dict): Noise [N, noise_dim], for the generator; or a batch of a dataset of real images, for
+                baselines that have some.
+
+        Returns:
+            Tensor: Images [N, C, H, W] in the teacher's normalised pixel space.
+        """
+        if isinstance(batch, Tensor):
+            return self.generator(batch.to(self.device, non_blocking=True))
+        return self.teacher_player.model.data_preprocessor(batch, False)['inputs']
+
+    def imitation_step(self, batch: Tensor | dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Update the student once, to agree with the teacher on generated images.
 
         Args:
-            noise (Tensor): Noise [N, noise_dim].
+            batch (Tensor | dict): Noise [N, noise_dim], or what else :meth:`synthesize` takes.
             optim_wrapper (OptimWrapper): The student's.
 
         Returns:
@@ -116,7 +137,7 @@ class AdversarialDistiller(BaseModel):
         _zero_grad(optim_wrapper)
         with optim_wrapper.optim_context(self.student):
             with torch.no_grad():
-                images = self.generator(noise.to(self.device, non_blocking=True))
+                images = self.synthesize(batch)
                 teacher_logits = self.teacher(images)
             student_logits = self.student(self.to_student_pixels(images))
             loss = self.imitation_loss(student_logits, teacher_logits)
@@ -134,13 +155,35 @@ class AdversarialDistiller(BaseModel):
             dict[str, Tensor]: ``generation_loss``, the negative discrepancy.
         """
         _zero_grad(optim_wrapper)
-        with frozen(self.student):
+        with frozen(self.student), self._student_norms_for_generation():
             with optim_wrapper.optim_context(self.generator):
-                images = self.generator(noise.to(self.device, non_blocking=True))
+                images = self.synthesize(noise)
                 student_logits = self.student(self.to_student_pixels(images))
                 loss = -self.generation_loss(student_logits, self.teacher(images))
             optim_wrapper.update_params(loss)
         return dict(generation_loss=loss.detach())
+
+    def _student_norms_for_generation(self) -> AbstractContextManager:
+        if not self.freeze_student_norms:
+            return nullcontext()
+        norms = nn.ModuleList(m for m in self.student.modules() if isinstance(m, _BatchNorm))
+        return evaluating(norms)
+
+    def plain_student_state(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state dict of the student as the plain model that its config describes.
+
+        Args:
+            state_dict (Mapping[str, Tensor]): The distiller's, perhaps with averaged weights.
+
+        Returns:
+            dict[str, Tensor]: With the auxiliary heads that distillation does without, as they were built or loaded.
+        """
+        prefix = 'student.model.'
+        state = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        heads = self._outside.student_auxiliary
+        if heads is not None:
+            state.update({f'auxiliary_head.{k}': v for k, v in heads.state_dict().items()})
+        return state
 
     @torch.no_grad()
     def probe(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -224,6 +267,7 @@ class _Outside:
     teacher: Player
     student: Player
     teacher_logits: LogitModel
+    student_auxiliary: nn.Module | None
 
     def __init__(self, teacher: Player, student: Player) -> None:
         self.teacher = teacher
@@ -253,6 +297,13 @@ def _build(cfg: dict, key: str) -> nn.Module:
             f'cannot build model.{key}={dict(cfg)}: {error.args[0] if error.args else error}\n'
             f'mmdfad has: {", ".join(sorted(MODELS.module_dict))}'
         ) from error
+
+
+def _as_logits(model: nn.Module, role: str) -> LogitModel:
+    try:
+        return as_logits(model)
+    except DistillError as error:
+        raise DistillError(f'model.{role}: {error}') from error
 
 
 def _probe_logits(model: LogitModel, images: Tensor, role: str) -> Tensor:
