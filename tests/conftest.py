@@ -3,6 +3,8 @@
 import itertools
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -13,7 +15,11 @@ import mmdfad  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / 'tests/data/tiny.py'
+TINY_SEG = ROOT / 'tests/data/tiny_seg.py'
 _run_number = itertools.count()
+
+# Runs a test that takes `tiny_cfg` for a classifier and for a segmentor.
+both_tasks = pytest.mark.parametrize('tiny_cfg', [TINY, TINY_SEG], ids=['classifier', 'segmentor'], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -28,34 +34,46 @@ def build_model(cfg: dict, scope: str = 'mmpretrain') -> torch.nn.Module:
         return MODELS.build(Config(dict(model=cfg)).model)
 
 
-def save_teacher(path: Path, seed: int = 0, **meta) -> Path:
-    """A checkpoint for the tiny teacher, with batch norm statistics as of a trained one."""
+def save_teacher(path: Path, seed: int = 0, config: Path = TINY, **meta) -> Path:
+    """A checkpoint for a tiny teacher, with batch norm statistics as of a trained one."""
     torch.manual_seed(seed)
-    cfg = dict(Config.fromfile(TINY).model.teacher)
-    cfg.pop('checkpoint')
-    model = build_model(cfg)
+    cfg = Config.fromfile(config)
+    model_cfg = dict(cfg.model.teacher)
+    model_cfg.pop('checkpoint')
+    model_cfg.pop('pretrained', None)
+    model = build_model(model_cfg, cfg.default_scope)
     model.init_weights()
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, 0, 0.3)
             torch.nn.init.normal_(module.running_mean, 0, 0.3)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    torch.nn.init.normal_(model.head.fc.weight, 0, 0.5)
-    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=list('abcde')), **meta)), path)
+    classifier = model.head.fc if hasattr(model, 'head') else model.decode_head.conv_seg
+    torch.nn.init.normal_(classifier.weight, 0, 0.5)
+    dataset_meta = dict(classes=list('abcde'), palette=[[i * 50, 0, 255 - i * 50] for i in range(5)])
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dataset_meta, **meta)), path)
     return path
 
 
 @pytest.fixture(scope='session')
-def teacher_checkpoint(tmp_path_factory) -> str:
-    return str(save_teacher(tmp_path_factory.mktemp('teacher') / 'teacher.pth'))
+def teacher_checkpoints(tmp_path_factory) -> dict[Path, str]:
+    """The teachers' checkpoints by config."""
+    folder = tmp_path_factory.mktemp('teachers')
+    return {config: str(save_teacher(folder / f'{config.stem}.pth', config=config)) for config in (TINY, TINY_SEG)}
+
+
+@pytest.fixture(scope='session')
+def teacher_checkpoint(teacher_checkpoints) -> str:
+    return teacher_checkpoints[TINY]
 
 
 @pytest.fixture
-def tiny_cfg(tmp_path, teacher_checkpoint) -> Config:
+def tiny_cfg(request, tmp_path, teacher_checkpoints) -> Config:
     """The config of a tiny distillation, in the test's own work directory."""
-    cfg = Config.fromfile(TINY)
-    cfg.model.teacher.checkpoint = teacher_checkpoint
+    path = getattr(request, 'param', TINY)
+    cfg = Config.fromfile(path)
+    cfg.model.teacher.checkpoint = teacher_checkpoints[path]
     cfg.work_dir = str(tmp_path / 'run')
     return cfg
 
@@ -85,3 +103,15 @@ def assert_same_state(a: dict, b: dict) -> None:
             assert_same_state(value, b[key])
         else:
             assert value == b[key], key
+
+
+def write_camvid(folder: Path) -> None:
+    """Two tiny images, 4 by 6 pixels, in SegNet's layout of CamVid, with the paths of its own list files."""
+    lines = []
+    for name in 'ab':
+        labels = np.arange(24, dtype=np.uint8).reshape(4, 6) % 12
+        for part, array in (('train', np.full((4, 6, 3), ord(name), np.uint8)), ('trainannot', labels)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / part / f'{name}.png'), array)
+        lines.append(f'/SegNet/CamVid/train/{name}.png /SegNet/CamVid/trainannot/{name}.png\n')
+    (folder / 'train.txt').write_text(''.join(lines))

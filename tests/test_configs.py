@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from conftest import ROOT, build_runner
+from conftest import ROOT, build_runner, write_camvid
 from mmengine.config import Config
 from mmengine.fileio import load
 
@@ -12,11 +12,13 @@ TEACHERS = sorted((ROOT / 'configs/teachers').glob('*.py'))
 
 # The paper's settings (DFAD, arXiv 1912.11006): what no refactoring may change.
 PAPER = {
-    # name: (noise dim, image size, channels, batch, rounds, student lr, weight decay, milestones)
-    'lenet5_mnist': (100, 32, 1, 512, 40 * 50, 0.01, 1e-4, []),
-    'resnet34_resnet18_cifar10': (256, 32, 3, 256, 500 * 50, 0.1, 5e-4, [5000, 10000]),
-    'resnet34_resnet18_cifar100': (256, 32, 3, 256, 500 * 50, 0.1, 5e-4, [5000, 10000]),
-    'resnet34_resnet18_caltech101': (256, 128, 3, 64, 300 * 50, 0.05, 5e-4, [5000, 10000]),
+    # name: (noise dim, image size, channels, batch, rounds, student lr, weight decay, milestones, gamma)
+    'lenet5_mnist': (100, 32, 1, 512, 40 * 50, 0.01, 1e-4, [], None),
+    'resnet34_resnet18_cifar10': (256, 32, 3, 256, 500 * 50, 0.1, 5e-4, [5000, 10000], 0.1),
+    'resnet34_resnet18_cifar100': (256, 32, 3, 256, 500 * 50, 0.1, 5e-4, [5000, 10000], 0.1),
+    'resnet34_resnet18_caltech101': (256, 128, 3, 64, 300 * 50, 0.05, 5e-4, [5000, 10000], 0.1),
+    'deeplab_camvid': (256, 128, 3, 64, 300 * 50, 0.1, 5e-4, [5000, 10000], 0.1),
+    'deeplab_nyuv2': (256, 128, 3, 64, 300 * 50, 0.1, 5e-5, [5000, 10000], 0.3),
 }
 
 
@@ -28,13 +30,17 @@ def test_config_plays_a_round(path, tmp_path):
     cfg.model.allow_random_teacher = True
     for key in ('val_dataloader', 'val_evaluator', 'val_cfg', 'test_dataloader', 'test_evaluator', 'test_cfg'):
         cfg[key] = None  # the data are not here
+    if 'data_root' in cfg.train_dataloader.dataset:  # a baseline on real images
+        write_camvid(tmp_path / 'camvid')
+        cfg.train_dataloader.dataset.data_root = str(tmp_path / 'camvid')
     # One round of the real models, with a batch that a small machine can take in seconds.
     cfg.train_dataloader.batch_size = 2
     cfg.train_cfg.update(max_iters=1, imitation_steps=1)
     cfg.param_scheduler = None
     runner = build_runner(cfg, work_dir=str(tmp_path), model__generator=cfg.model.generator)
     runner.train()
-    for key in ('imitation_loss', 'generation_loss'):
+    losses = ['imitation_loss', *(['generation_loss'] if cfg.train_cfg.generation_steps else [])]
+    for key in losses:
         assert math.isfinite(runner.message_hub.get_scalar(f'train/{key}').current())
     assert (tmp_path / 'student.pth').exists()
 
@@ -42,7 +48,7 @@ def test_config_plays_a_round(path, tmp_path):
 @pytest.mark.parametrize('name', PAPER)
 def test_paper_settings(name):
     cfg = Config.fromfile(ROOT / f'configs/dfad/{name}.py')
-    noise_dim, size, channels, batch, rounds, lr, weight_decay, milestones = PAPER[name]
+    noise_dim, size, channels, batch, rounds, lr, weight_decay, milestones, gamma = PAPER[name]
     generator = cfg.model.generator
     assert (generator.noise_dim, generator.image_size, generator.channels) == (noise_dim, size, channels)
     assert generator.type == ('mmdfad.DCGANGenerator' if size == 128 else 'mmdfad.UpsampleGenerator')
@@ -57,10 +63,12 @@ def test_paper_settings(name):
     for player in ('student', 'generator'):
         schedulers = (cfg.get('param_scheduler') or {}).get(player, [])
         assert [s.milestones for s in schedulers] == ([milestones] if milestones else [])
-        assert all(s.type == 'MultiStepLR' and s.gamma == 0.1 and not s.by_epoch for s in schedulers)
-    # L1 of logits for both players is the distiller's default
+        assert all(s.type == 'MultiStepLR' and s.gamma == gamma and not s.by_epoch for s in schedulers)
+    # L1 of logits is the distiller's default
     assert 'imitation_loss' not in cfg.model
-    assert 'generation_loss' not in cfg.model
+    expected = dict(type='mmdfad.LogL1Discrepancy') if 'deeplab' in name else None
+    assert cfg.model.get('generation_loss') == expected
+    assert 'freeze_student_norms' not in cfg.model
 
 
 @pytest.mark.parametrize('path', TEACHERS, ids=lambda path: path.stem)

@@ -25,7 +25,8 @@ def plain_student_config(cfg: Config) -> Config:
     if not is_distillation(cfg):
         return cfg
     student = copy.deepcopy(cfg.model.student)
-    student.pop('checkpoint', None)
+    for key in ('checkpoint', 'recipe'):
+        student.pop(key, None)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         return student_config(cfg, plain_config(student, 'student', cfg.get('data_preprocessor')))
 

@@ -2,5 +2,6 @@
 
 from .mnist5k import Mnist5k
 from .noise import NoiseDataset, NoiseSampler
+from .segmentation import CamVidDataset, NYUv2Dataset
 
-__all__ = ['Mnist5k', 'NoiseDataset', 'NoiseSampler']
+__all__ = ['CamVidDataset', 'Mnist5k', 'NYUv2Dataset', 'NoiseDataset', 'NoiseSampler']

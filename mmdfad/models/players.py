@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
+from textwrap import indent
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -42,7 +43,8 @@ def build_player(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
     Args:
         cfg (dict): One of two forms. Either ``cfg_path``, an mm config by path or as ``'mmpretrain::...'``, with
             optional ``cfg_options`` merged into it as ``--cfg-options`` are; or a model dict with ``type``. Both may
-            have ``checkpoint``, a path or URL.
+            have ``checkpoint``, a path or URL, and ``recipe``, the commands that make it, which are shown where it is
+            missing.
         role (str): ``'teacher'`` or ``'student'``, for messages.
         data_preprocessor (dict, optional): For an inline model dict that has none.
 
@@ -54,11 +56,11 @@ def build_player(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
         DistillError: If the config, the model or the checkpoint is not usable.
     """
     cfg = dict(cfg)
-    checkpoint = cfg.pop('checkpoint', None)
+    checkpoint, recipe = cfg.pop('checkpoint', None), cfg.pop('recipe', None)
     plain = plain_config(cfg, role, data_preprocessor)
     player = Player(build_model(plain, role), plain, checkpoint)
     if checkpoint is not None:
-        player.dataset_meta = _load_weights(player.model, checkpoint, role)
+        player.dataset_meta = _load_weights(player.model, checkpoint, role, recipe)
     return player
 
 
@@ -153,13 +155,14 @@ def _strip_pretrained(cfg: dict | list) -> None:
             _strip_pretrained(value)
 
 
-def _load_weights(model: nn.Module, checkpoint: str, role: str) -> dict:
+def _load_weights(model: nn.Module, checkpoint: str, role: str, recipe: str | None) -> dict:
     """Load strictly, and return the checkpoint's ``dataset_meta``."""
     where = f'model.{role}.checkpoint={checkpoint!r}'
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     except FileNotFoundError as error:
-        raise DistillError(f'{where} does not exist; give the path or URL of the trained {role}') from error
+        hint = f', or make it with\n{indent(recipe, "  ")}' if recipe else ''
+        raise DistillError(f'{where} does not exist; give the path or URL of the trained {role}{hint}') from error
     except OSError as error:
         raise DistillError(f'{where} cannot be read: {error}') from error
     except Exception as error:  # torch.load has no common base class for what a damaged file can raise

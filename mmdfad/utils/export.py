@@ -13,6 +13,7 @@ from torch import Tensor
 from .atomic import atomic_write
 from .errors import DistillError
 
+_VISUALIZERS = dict(mmpretrain='UniversalVisualizer', mmseg='SegLocalVisualizer')
 _EVALUATION_KEYS = ('test_dataloader', 'test_evaluator', 'test_cfg')
 
 
@@ -34,8 +35,10 @@ def student_config(run: Config, student: Config) -> Config:
     if isinstance(metrics, list):
         # A student on its own has no teacher to agree with.
         content['test_evaluator'] = [m for m in metrics if not str(m.get('type')).endswith('AgreementMetric')]
-    if student.get('visualizer') is not None:
-        content['visualizer'] = copy.deepcopy(student.visualizer)
+    if student.default_scope in _VISUALIZERS:  # the stock inferencers insist on their own
+        content['visualizer'] = dict(
+            type=_VISUALIZERS[student.default_scope], name='visualizer', vis_backends=[dict(type='LocalVisBackend')]
+        )
     imports = {name for cfg in (run, student) for name in (cfg.get('custom_imports') or {}).get('imports', ())}
     # mmdfad itself is asked for only where a type of its own is part of the student or its data.
     imports = sorted(imports - {'mmdfad'} | ({'mmdfad'} if 'mmdfad.' in str(content) else set()))

@@ -4,12 +4,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_state, build_runner, run, save_teacher
+from conftest import TINY_SEG, assert_same_state, both_tasks, build_model, build_runner, run, save_teacher, write_camvid
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from mmdfad.apis import export_student
 from mmdfad.engine.hooks import DistillCheckpointHook
-from mmdfad.engine.hooks.synthetic import draw_grid
+from mmdfad.engine.hooks.synthetic import Tile, draw_grid
+from mmdfad.models.logits import as_logits
 from mmdfad.utils import DistillError
 from mmdfad.utils.atomic import atomic_write
 
@@ -99,7 +101,7 @@ def test_diverged_weights_are_not_saved(tiny_cfg, tmp_path):
 def test_resume_refuses_another_teacher(tiny_cfg, tmp_path):
     run(tiny_cfg, train_cfg__max_iters=2)
     other = save_teacher(tmp_path / 'other.pth', seed=1)
-    with pytest.raises(DistillError, match=r'(?s)distilled from another teacher:.*teacher.pth \(sha256.*other.pth'):
+    with pytest.raises(DistillError, match=r'(?s)distilled from another teacher:.*tiny.pth \(sha256.*other.pth'):
         run(tiny_cfg, resume=True, model__teacher__checkpoint=str(other))
     # the same weights elsewhere are the same teacher
     copied = save_teacher(tmp_path / 'copied.pth', seed=0)
@@ -160,12 +162,27 @@ def test_atomic_write_is_all_or_nothing(tmp_path, monkeypatch):
 # Law 7: the exported student.
 
 
+def load_with_stock_tools(folder):
+    """The exported student, as mmpretrain or mmseg itself loads it, and its dataset meta."""
+    config, checkpoint = str(folder / 'student.py'), str(folder / 'student.pth')
+    if Config.fromfile(config).default_scope == 'mmpretrain':
+        from mmpretrain import get_model
+
+        model = get_model(config, pretrained=checkpoint)
+        return model, model._dataset_meta
+    from mmseg.apis import init_model
+
+    model = init_model(config, checkpoint, device='cpu')
+    return model, model.dataset_meta
+
+
+@both_tasks
 @pytest.mark.parametrize('ema', [False, True])
-def test_exported_student_gives_the_same_logits_in_mmpretrain(tiny_cfg, tmp_path, monkeypatch, ema):
+def test_exported_student_gives_the_same_logits_in_stock_tools(tiny_cfg, tmp_path, monkeypatch, ema):
     if ema:
         tiny_cfg.custom_hooks += [dict(type='EMAHook', momentum=0.1, update_buffers=True)]
     runner = run(tiny_cfg)
-    images = torch.randn(4, 3, 16, 16)
+    images = torch.randn(4, 3, *runner.model.generator.image_size)
     if ema:
         hook = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
         hook._swap_ema_parameters()  # as for validation: the student is the averaged one
@@ -173,19 +190,29 @@ def test_exported_student_gives_the_same_logits_in_mmpretrain(tiny_cfg, tmp_path
     with torch.no_grad():
         expected = student(images)
 
-    from mmpretrain import get_model
-
     monkeypatch.chdir(tmp_path)  # the config must stand on its own
-    exported = get_model(str(tmp_path / 'run/student.py'), pretrained=str(tmp_path / 'run/student.pth'))
+    exported, dataset_meta = load_with_stock_tools(tmp_path / 'run')
     with torch.no_grad():
-        assert torch.equal(exported(images), expected)
-    # strictly: the keys are those of a freshly built stock model
-    checkpoint = torch.load(tmp_path / 'run/student.pth')
-    assert checkpoint['state_dict'].keys() == exported.state_dict().keys()
-    assert exported._dataset_meta == dict(classes=list('abcde'))
+        assert torch.equal(as_logits(exported)(images), expected)
+    assert dataset_meta['classes'] == list('abcde')
     config = Config.fromfile(tmp_path / 'run/student.py')
-    assert config.default_scope == 'mmpretrain'
+    assert config.default_scope == tiny_cfg.default_scope
     assert 'mmdfad' not in config.pretty_text
+    # strictly: the keys are those of a freshly built stock model, auxiliary heads included
+    state = torch.load(tmp_path / 'run/student.pth')['state_dict']
+    assert state.keys() == build_model(config.model, config.default_scope).state_dict().keys()
+
+
+@both_tasks
+def test_offline_export_is_the_one_of_training(tiny_cfg, tmp_path):
+    run(tiny_cfg, train_cfg__max_iters=2)
+    export_student(tiny_cfg, str(tmp_path / 'run/iter_2.pth'), tmp_path / 'again')
+    ours, theirs = (torch.load(tmp_path / name / 'student.pth') for name in ('run', 'again'))
+    assert ours['meta'] == theirs['meta']
+    assert ours['state_dict'].keys() == theirs['state_dict'].keys()
+    trained = {k: v for k, v in ours['state_dict'].items() if not k.startswith('auxiliary_head')}
+    assert_same_state(trained, {k: theirs['state_dict'][k] for k in trained})
+    assert (tmp_path / 'run/student.py').read_text() == (tmp_path / 'again/student.py').read_text()
 
 
 def test_exported_student_serves_the_stock_inferencer(tiny_cfg, tmp_path):
@@ -212,6 +239,35 @@ def test_exported_student_serves_the_stock_inferencer(tiny_cfg, tmp_path):
     assert result['pred_class'] in list('abcde')
 
 
+@pytest.mark.parametrize('tiny_cfg', [TINY_SEG], indirect=True)
+def test_exported_segmentor_serves_the_stock_inferencer(tiny_cfg, tmp_path):
+    """With the classes and the palette of the dataset, which the teacher's checkpoint names."""
+    write_camvid(tmp_path / 'camvid')
+    tiny_cfg.test_dataloader = dict(
+        batch_size=1,
+        num_workers=0,
+        dataset=dict(
+            type='mmdfad.CamVidDataset',
+            data_root=str(tmp_path / 'camvid'),
+            ann_file='train.txt',
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')],
+        ),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+    tiny_cfg.test_evaluator, tiny_cfg.test_cfg = dict(type='IoUMetric'), dict()
+    run(tiny_cfg, train_cfg__max_iters=2)
+
+    from mmseg.apis import MMSegInferencer
+
+    folder = tmp_path / 'run'
+    inferencer = MMSegInferencer(str(folder / 'student.py'), str(folder / 'student.pth'), device='cpu')
+    assert inferencer.visualizer.dataset_meta['classes'] == list('abcde')
+    assert len(inferencer.visualizer.dataset_meta['palette']) == 5
+    result = inferencer(np.zeros((40, 30, 3), np.uint8), return_vis=True)
+    assert result['predictions'].shape == (40, 30)
+    assert result['visualization'].shape == (40, 30, 3)
+
+
 # Pictures.
 
 
@@ -219,28 +275,38 @@ def test_grids_go_to_every_backend(tiny_cfg, tmp_path):
     run(
         tiny_cfg,
         train_cfg__max_iters=3,
-        custom_hooks=[dict(type='mmdfad.SyntheticImageHook', interval=2, num_images=5, min_tile=40)],
+        custom_hooks=[dict(type='mmdfad.SyntheticImageHook', interval=2, num_images=7, min_tile=40)],
     )
     files = sorted((tmp_path / 'run').glob('*/vis_data/vis_image/synthetic_*.png'))
     assert [file.name for file in files] == ['synthetic_2.png', 'synthetic_3.png']
     grid = cv2.imread(str(files[0]))
-    # 5 tiles in 4 columns, 16 pixels enlarged by 3, with caption and margin
-    assert grid.shape == (2 * (48 + 34 + 4), 4 * (48 + 4), 3)
-    assert (tmp_path / 'run').glob('*/vis_data/events.out.tfevents*')
+    # 7 tiles of 16 pixels, enlarged by 3, with caption and margin, in 5 columns
+    assert grid.shape == (2 * (48 + 34 + 4), 5 * (48 + 4), 3)
+    assert list((tmp_path / 'run').glob('*/vis_data/events.out.tfevents*'))
+
+
+@pytest.mark.parametrize('tiny_cfg', [TINY_SEG], indirect=True)
+def test_grids_of_segmentors_show_both_label_maps_in_the_palette(tiny_cfg, tmp_path):
+    hook = dict(type='mmdfad.SyntheticImageHook', interval=2, num_images=3, min_tile=1)
+    runner = run(tiny_cfg, train_cfg__max_iters=1, custom_hooks=[hook])
+    grid = cv2.imread(str(next((tmp_path / 'run').glob('*/vis_data/vis_image/synthetic_1.png'))))[..., ::-1]
+    hook = next(h for h in runner.hooks if type(h).__name__ == 'SyntheticImageHook')
+    _, student, teacher = runner.model.probe(hook.noise)
+    palette = np.array(runner.model.teacher_player.dataset_meta['palette'])
+    height, width = runner.model.generator.image_size
+    for i, labels in ((1, teacher), (2, student)):
+        column = grid[2 : 2 + height, 2 + i * width : 2 + (i + 1) * width]
+        assert np.array_equal(column, palette[labels[0].numpy()])
 
 
 def test_grid_shows_images_and_marks_disagreement():
     pictures = np.zeros((2, 8, 8, 3), np.uint8)
     pictures[0, ..., 0], pictures[1, ..., 2] = 255, 255
-    grid = draw_grid(pictures, [('cat', 'cat'), ('cat', 'dog')], min_tile=64)
+    tiles = [Tile(pictures[0], ('T cat', 'S cat'), False), Tile(pictures[1], ('T cat', 'S dog'), True)]
+    grid = draw_grid(tiles, min_tile=64)
     height, width = grid.shape[0], grid.shape[1] // 2
     assert (grid[2:66, 2:66] == [255, 0, 0]).all()
     assert (grid[2:66, width + 2 : width + 66] == [0, 0, 255]).all()
     agree, differ = grid[66:height, :width].astype(int), grid[66:height, width:].astype(int)
     assert (agree.max(axis=2) - agree.min(axis=2)).max() == 0  # black on white
     assert (differ[..., 0] - differ[..., 1]).max() > 100  # red
-
-
-def test_grid_of_gray_images():
-    grid = draw_grid(np.full((1, 32, 16, 1), 7, np.uint8), [('1', '1')], min_tile=16)
-    assert (grid[2:34, 2:18] == 7).all()

@@ -3,7 +3,8 @@ import math
 
 import pytest
 import torch
-from conftest import assert_same_state, build_runner, run
+import torch.nn.functional as F
+from conftest import TINY_SEG, assert_same_state, both_tasks, build_runner, run, write_camvid
 from mmengine.hooks import Hook
 
 from mmdfad.engine import AdversarialDistillLoop  # noqa: F401
@@ -38,6 +39,7 @@ class BreakStudent(Hook):
 # Law 1: nothing but noise.
 
 
+@both_tasks
 def test_a_run_reads_no_image(tiny_cfg, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError('an image was read')
@@ -73,6 +75,14 @@ def test_every_step_has_fresh_noise(tiny_cfg):
 # Law 4: the paper's algorithm.
 
 
+def logits_of(model, images):
+    """Class logits, without any of mmdfad's code."""
+    if hasattr(model, 'head'):
+        return model(images, mode='tensor')
+    dense = model.decode_head(model.backbone(images))
+    return F.interpolate(dense, images.shape[2:], mode='bilinear', align_corners=model.decode_head.align_corners)
+
+
 def reference(teacher, student, generator, noise, rounds, steps, adversary):
     """Algorithm 1 of the paper in plain PyTorch, for the settings of `test_rounds_equal_the_papers_algorithm`."""
     student_optim = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
@@ -87,22 +97,23 @@ def reference(teacher, student, generator, noise, rounds, steps, adversary):
         for _ in range(steps):
             student_optim.zero_grad()
             fake = generator(next(noise)).detach()
-            t_logit = teacher(fake, mode='tensor').detach()
-            s_logit = student(fake, mode='tensor')
+            t_logit = logits_of(teacher, fake).detach()
+            s_logit = logits_of(student, fake)
             (s_logit - t_logit).abs().mean().backward()
             student_optim.step()
         generator_optim.zero_grad()
         fake = generator(next(noise))
-        t_logit = teacher(fake, mode='tensor')
-        s_logit = student(fake, mode='tensor')
+        t_logit = logits_of(teacher, fake)
+        s_logit = logits_of(student, fake)
         loss = (s_logit - t_logit).abs().mean()
         (-torch.log(loss + 1) if adversary == 'LogL1Discrepancy' else -loss).backward()
         generator_optim.step()
 
 
+@both_tasks
 @pytest.mark.parametrize('adversary', ['L1Discrepancy', 'LogL1Discrepancy'])
 def test_rounds_equal_the_papers_algorithm(tiny_cfg, adversary):
-    rounds, steps = 20, 5
+    rounds, steps, batch = 20, 5, tiny_cfg.train_dataloader.batch_size
     schedule = [dict(type='MultiStepLR', by_epoch=False, milestones=[8, 16], gamma=0.1)]
     runner = build_runner(
         tiny_cfg,
@@ -115,11 +126,13 @@ def test_rounds_equal_the_papers_algorithm(tiny_cfg, adversary):
     )
     distiller = runner.model
     players = copy.deepcopy((distiller.teacher_player.model, distiller.student_player.model, distiller.generator))
-    for norm in (torch.nn.BatchNorm2d,):  # in all three
-        assert all(any(isinstance(m, norm) for m in player.modules()) for player in players)
+    norm = torch.nn.modules.batchnorm._BatchNorm
+    assert all(any(isinstance(m, norm) for m in player.modules()) for player in players)  # in all three
+    if hasattr(players[1], 'auxiliary_head'):
+        assert players[1].auxiliary_head is None
     runner.train()
 
-    noise = runner.train_dataloader.dataset.__getitems__(range(rounds * (steps + 1) * 8)).split(8)
+    noise = runner.train_dataloader.dataset.__getitems__(range(rounds * (steps + 1) * batch)).split(batch)
     reference(*players, noise, rounds, steps, adversary)
     for name, ours, theirs in (
         ('student', distiller.student_player.model, players[1]),
@@ -134,12 +147,15 @@ def test_rounds_equal_the_papers_algorithm(tiny_cfg, adversary):
 # Law 5: resuming. Kills are in test_tools/test_kill.py.
 
 
+@both_tasks
 @pytest.mark.parametrize('extras', ['plain', 'ema_dropout_workers_amp'])
 def test_resumed_run_is_bitwise_the_same(tiny_cfg, tmp_path, extras):
     if extras != 'plain':
-        tiny_cfg.model.student.head = dict(
-            type='StackedLinearClsHead', num_classes=5, in_channels=32, mid_channels=[16], dropout_rate=0.5
-        )
+        student = tiny_cfg.model.student
+        if 'decode_head' in student:
+            student.decode_head.dropout_ratio = 0.5
+        else:
+            student.head.update(type='StackedLinearClsHead', mid_channels=[16], dropout_rate=0.5)
         tiny_cfg.custom_hooks += [dict(type='EMAHook', momentum=0.1, update_buffers=True)]
         tiny_cfg.train_dataloader.num_workers = 2
         for player in ('student', 'generator'):
@@ -237,6 +253,54 @@ def test_noise_dim_mismatch(tiny_cfg):
 def test_bad_counts(tiny_cfg, key, value):
     with pytest.raises(DistillError, match=rf'train_cfg.{key} must be a whole number from . on, but found {value}'):
         run(tiny_cfg, **{f'train_cfg__{key}': value})
+
+
+@pytest.mark.parametrize('tiny_cfg', [TINY_SEG], indirect=True)
+def test_batch_of_one_with_pooled_batch_norm(tiny_cfg):
+    with pytest.raises(
+        DistillError, match=r'cannot train on a batch of 1: set train_dataloader.batch_size to 2 or more'
+    ):
+        run(tiny_cfg, train_dataloader__batch_size=1)
+
+
+# Baselines: images that no generator makes.
+
+
+def test_random_images_need_no_generator(tiny_cfg):
+    runner = run(
+        tiny_cfg,
+        model__generator=dict(_delete_=True, type='RandomImageGenerator', image_size=16),
+        train_dataloader__dataset__noise_dim=3 * 16 * 16,
+        train_cfg__generation_steps=0,
+    )
+    assert [player for player, _ in runner.optim_wrapper.items()] == ['student']
+    assert runner.message_hub.get_scalar('train/imitation_loss').current() > 0
+
+
+@pytest.mark.parametrize('tiny_cfg', [TINY_SEG], indirect=True)
+def test_real_images_in_place_of_the_generator(tiny_cfg, tmp_path):
+    """The student sees what the teacher's preprocessor makes of the images, and resumes in their order."""
+    write_camvid(tmp_path / 'camvid')
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackSegInputs')]
+    images = dict(type='mmdfad.CamVidDataset', ann_file='train.txt', pipeline=pipeline)
+    tiny_cfg.model.generator = dict(type='RandomImageGenerator', image_size=32)
+    tiny_cfg.train_dataloader = dict(
+        batch_size=2,
+        num_workers=0,
+        dataset=dict(images, data_root=str(tmp_path / 'camvid')),
+        sampler=dict(type='InfiniteSampler', shuffle=True),
+    )
+    tiny_cfg.train_cfg.generation_steps = 0
+    whole = build_runner(tiny_cfg, work_dir=str(tmp_path / 'whole'))
+    seen = []
+    whole.model.teacher.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    whole.train()
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([120.0, 110.0, 100.0], [60.0, 55.0, 50.0]))
+    images = sorted(float(x.mean()) for x in seen[0] * std + mean)
+    assert images == pytest.approx([ord('a'), ord('b')], abs=1e-3)
+    run(tiny_cfg, work_dir=str(tmp_path / 'parts'), train_cfg__max_iters=4)
+    resumed = run(tiny_cfg, work_dir=str(tmp_path / 'parts'), resume=True)
+    assert_same_state(resumed.model.state_dict(), whole.model.state_dict())
 
 
 def test_samplers_must_be_able_to_skip(tiny_cfg):

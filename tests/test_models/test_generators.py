@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdfad.models import DCGANGenerator, UpsampleGenerator
+from mmdfad.models import DCGANGenerator, RandomImageGenerator, UpsampleGenerator
 from mmdfad.utils import DistillError
 
 KINDS = [UpsampleGenerator, DCGANGenerator]
@@ -71,6 +71,15 @@ def test_the_papers_architecture(kind, reference):
     noise = torch.randn(4, 20)
     torch.testing.assert_close(generator(noise), expected(noise), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(generator.eval()(noise), expected.eval()(noise), rtol=1e-4, atol=1e-5)
+
+
+def test_random_images_are_the_noise():
+    generator = RandomImageGenerator(image_size=(2, 3), channels=5)
+    noise = torch.randn(4, 30)
+    assert torch.equal(generator(noise), noise.view(4, 5, 2, 3))
+    assert not list(generator.parameters())
+    with pytest.raises(DistillError, match=r'takes noise of shape \[N, 30\]'):
+        generator(torch.randn(4, 31))
 
 
 def test_upsample_images_are_standardised():

@@ -1,7 +1,9 @@
 import pytest
 import torch
-from conftest import TINY, build_model
+import torch.nn.functional as F
+from conftest import TINY, TINY_SEG, build_model
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 
 from mmdfad.models.logits import as_logits
 from mmdfad.utils import DistillError
@@ -27,6 +29,41 @@ def test_logits_are_fp32_under_autocast_and_differentiable():
     with torch.autocast('cpu', dtype=torch.bfloat16):
         logits = as_logits(tiny())(images)
     assert logits.dtype == torch.float32
+    logits.square().sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('size', [(32, 32), (24, 40), (33, 17)])
+@pytest.mark.parametrize('role', ['teacher', 'student'])  # of different align_corners
+def test_segmentor_logits_are_those_that_it_predicts_from(role, size):
+    cfg = Config.fromfile(TINY_SEG).model[role]
+    for key in ('checkpoint', 'pretrained'):
+        cfg.pop(key, None)
+    model = revert_sync_batchnorm(build_model(cfg, 'mmseg')).eval()
+    images = torch.randn(2, 3, *size)
+    logits = as_logits(model)(images)
+    assert logits.shape == (2, 5, *size)
+    predicted = model(images, mode='predict')
+    torch.testing.assert_close(logits, torch.stack([sample.seg_logits.data for sample in predicted]))
+    dense = model(images, mode='tensor')
+    expected = F.interpolate(dense, size, mode='bilinear', align_corners=(role == 'teacher'))
+    torch.testing.assert_close(logits, expected)
+
+
+def test_cascade_logits_are_of_the_last_stage():
+    head = Config.fromfile(TINY_SEG).model.student.decode_head
+    common = dict(in_index=3, in_channels=32, channels=8, num_classes=5, norm_cfg=dict(type='BN'), align_corners=False)
+    cfg = Config.fromfile(TINY_SEG).model.student
+    cfg.update(type='CascadeEncoderDecoder', num_stages=2, pretrained=None, auxiliary_head=None)
+    cfg.decode_head = [
+        dict(type='FCNHead', num_convs=1, concat_input=False, loss_decode=head.loss_decode, **common),
+        dict(type='OCRHead', ocr_channels=4, loss_decode=head.loss_decode, **common),
+    ]
+    model = revert_sync_batchnorm(build_model(cfg, 'mmseg')).eval()
+    images = torch.randn(2, 3, 32, 32, requires_grad=True)
+    logits = as_logits(model)(images)
+    assert logits.shape == (2, 5, 32, 32)
+    torch.testing.assert_close(logits[0], model(images, mode='predict')[0].seg_logits.data)
     logits.square().sum().backward()
     assert images.grad.abs().sum() > 0
 

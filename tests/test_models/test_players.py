@@ -73,7 +73,7 @@ def test_checkpoint_is_loaded_with_its_meta(tmp_path):
     player = build_player(dict(inline(), checkpoint=str(path)), 'teacher')
     for key, value in torch.load(path)['state_dict'].items():
         assert torch.equal(player.model.state_dict()[key], value)
-    assert player.dataset_meta == dict(classes=list('abcde'))
+    assert player.dataset_meta['classes'] == list('abcde')
     assert player.checkpoint == str(path)
 
 

