@@ -4,3 +4,4 @@ from .backbones import *  # noqa: F403
 from .distillers import *  # noqa: F403
 from .generators import *  # noqa: F403
 from .losses import *  # noqa: F403
+from .replay import *  # noqa: F403

@@ -261,9 +261,9 @@ def test_exported_segmentor_serves_the_stock_inferencer(tiny_cfg, tmp_path):
 
     folder = tmp_path / 'run'
     inferencer = MMSegInferencer(str(folder / 'student.py'), str(folder / 'student.pth'), device='cpu')
-    assert inferencer.visualizer.dataset_meta['classes'] == list('abcde')
-    assert len(inferencer.visualizer.dataset_meta['palette']) == 5
     result = inferencer(np.zeros((40, 30, 3), np.uint8), return_vis=True)
+    assert inferencer.visualizer.dataset_meta['classes'] == list('abcde')
+    assert inferencer.visualizer.dataset_meta['palette'] == [[i * 50, 0, 255 - i * 50] for i in range(5)]
     assert result['predictions'].shape == (40, 30)
     assert result['visualization'].shape == (40, 30, 3)
 

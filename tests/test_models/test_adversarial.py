@@ -176,6 +176,32 @@ def test_student_sees_its_own_pixels(build):
     torch.testing.assert_close(distiller.to_student_pixels(images), (loaded - student.mean) / student.std)
 
 
+def test_priors_are_added_with_their_weights(build):
+    noise = torch.randn(8, 16)
+    plain, optim = build()
+    base = plain.generation_step(noise, optim['generator'])['generation_loss']
+    priors = [dict(type='BNStatisticsPrior', weight=2.0), dict(type='BalancePrior', weight=0.5)]
+    distiller, optim = build(model__generation_priors=priors)
+    log = distiller.generation_step(noise, optim['generator'])
+    expected = base + 2 * log['bn_statistics'] + 0.5 * log['balance']
+    torch.testing.assert_close(log['generation_loss'], expected)
+    assert log['bn_statistics'] > 0
+    # they are the generator's business alone
+    assert 'bn_statistics' not in distiller.imitation_step(noise, optim['student'])
+
+
+def test_replayed_images_are_those_of_generation_steps(build):
+    distiller, optim = build(model__replay=dict(type='ReplayPool', capacity=4, batch_size=4, push=4))
+    assert 'replay_loss' not in distiller.imitation_step(torch.randn(8, 16), optim['student'])
+    made = []
+    handle = distiller.generator.register_forward_hook(lambda module, inputs, output: made.append(output.detach()))
+    distiller.generation_step(torch.randn(8, 16), optim['generator'])
+    handle.remove()
+    assert torch.equal(distiller.replay.images, made[0][:4])
+    assert distiller.imitation_step(torch.randn(8, 16), optim['student'])['replay_loss'] > 0
+    assert not distiller.replay.images.requires_grad
+
+
 @pytest.mark.parametrize('freeze', [False, True])
 def test_student_norms_in_generation_steps(build, freeze):
     distiller, optim = build(model__freeze_student_norms=freeze)

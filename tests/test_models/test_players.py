@@ -109,6 +109,11 @@ def fails(cfg: dict, message: str) -> None:
 
 
 def test_wrong_checkpoint_path():
+    recipe = 'python make.py data\npython train.py'
+    fails(
+        dict(inline(), checkpoint='/no/teacher.pth', recipe=recipe),
+        r'(?s)does not exist; give the path .* or make it with\n  python make.py data\n  python train.py',
+    )
     fails(dict(inline(), checkpoint='/no/teacher.pth'), r"model.teacher.checkpoint='/no/teacher.pth' does not exist")
 
 

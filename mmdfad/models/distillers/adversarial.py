@@ -1,7 +1,7 @@
 """Data-free adversarial distillation (DFAD, arXiv 1912.11006): the players and their two steps."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -38,6 +38,13 @@ class AdversarialDistiller(BaseModel):
         generator (dict): A generator, such as ``dict(type='DCGANGenerator', ...)``.
         imitation_loss (dict): The discrepancy that the student minimises. Defaults to L1 of logits.
         generation_loss (dict): The discrepancy that the generator maximises. Defaults to L1 of logits.
+        generation_priors (Sequence[dict]): What the generator minimises besides, each with a ``weight``, such as
+            ``dict(type='BNStatisticsPrior', weight=1.0)``. Defaults to nothing.
+        replay (dict, optional): A :class:`~mmdfad.models.replay.ReplayPool` of past images, which each imitation step
+            adds to the new ones.
+        replay_loss (dict, optional): The discrepancy on replayed images. Defaults to KL.
+        augment (dict, optional): What changes images before student and teacher see them in imitation steps, such as
+            ``dict(type='RandomFlipCrop')``.
         allow_random_teacher (bool): Accept a teacher without checkpoint. Defaults to False.
         freeze_student_norms (bool): Keep the student's batch norms in eval mode in generation steps, so that they
             neither use nor change statistics there. Defaults to False, as in the reference code.
@@ -57,6 +64,10 @@ class AdversarialDistiller(BaseModel):
         generator: dict,
         imitation_loss: dict | None = None,
         generation_loss: dict | None = None,
+        generation_priors: Sequence[dict] = (),
+        replay: dict | None = None,
+        replay_loss: dict | None = None,
+        augment: dict | None = None,
         allow_random_teacher: bool = False,
         freeze_student_norms: bool = False,
         val_agreement: bool = False,
@@ -79,6 +90,15 @@ class AdversarialDistiller(BaseModel):
         self.generator = _build(generator, 'generator')
         self.imitation_loss = _build(imitation_loss or dict(type='L1Discrepancy'), 'imitation_loss')
         self.generation_loss = _build(generation_loss or dict(type='L1Discrepancy'), 'generation_loss')
+        self.generation_priors = nn.ModuleList()
+        self.prior_weights = []
+        for prior in generation_priors:
+            prior = dict(prior)
+            self.prior_weights.append(float(prior.pop('weight', 1.0)))
+            self.generation_priors.append(_build(prior, 'generation_priors'))
+        self.replay = _build(replay, 'replay') if replay else None
+        self.replay_loss = _build(replay_loss or dict(type='KLDiscrepancy'), 'replay_loss')
+        self.augment = _build(augment, 'augment') if augment else nn.Identity()
         self.teacher_pixels = PixelSpace.of(self.teacher_player.model)
         self.to_student_pixels = PixelMap(self.teacher_pixels, PixelSpace.of(self.student_player.model))
         self.freeze_student_norms = freeze_student_norms
@@ -132,17 +152,32 @@ class AdversarialDistiller(BaseModel):
             optim_wrapper (OptimWrapper): The student's.
 
         Returns:
-            dict[str, Tensor]: ``imitation_loss``, and ``agreement``: the share of labels that are the same.
+            dict[str, Tensor]: ``imitation_loss``, ``agreement``: the share of labels that are the same, and with a
+            filled replay pool ``replay_loss``.
         """
         _zero_grad(optim_wrapper)
         with optim_wrapper.optim_context(self.student):
             with torch.no_grad():
-                images = self.synthesize(batch)
+                images = self.augment(self.synthesize(batch))
                 teacher_logits = self.teacher(images)
             student_logits = self.student(self.to_student_pixels(images))
             loss = self.imitation_loss(student_logits, teacher_logits)
+            log = dict(imitation_loss=loss.detach(), agreement=agreement(student_logits, teacher_logits))
+            replayed = self._replayed_discrepancy()
+            if replayed is not None:
+                loss = loss + replayed
+                log['replay_loss'] = replayed.detach()
         optim_wrapper.update_params(loss)
-        return dict(imitation_loss=loss.detach(), agreement=agreement(student_logits, teacher_logits))
+        return log
+
+    def _replayed_discrepancy(self) -> Tensor | None:
+        images = self.replay.sample() if self.replay is not None else None
+        if images is None:
+            return None
+        with torch.no_grad():
+            images = self.augment(images)
+            teacher_logits = self.teacher(images)
+        return self.replay_loss(self.student(self.to_student_pixels(images)), teacher_logits)
 
     def generation_step(self, noise: Tensor, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Update the generator once, towards images on which student and teacher disagree.
@@ -152,16 +187,25 @@ class AdversarialDistiller(BaseModel):
             optim_wrapper (OptimWrapper): The generator's.
 
         Returns:
-            dict[str, Tensor]: ``generation_loss``, the negative discrepancy.
+            dict[str, Tensor]: ``generation_loss``, the negative discrepancy plus weighted priors, and the priors.
         """
         _zero_grad(optim_wrapper)
         with frozen(self.student), self._student_norms_for_generation():
             with optim_wrapper.optim_context(self.generator):
                 images = self.synthesize(noise)
                 student_logits = self.student(self.to_student_pixels(images))
-                loss = -self.generation_loss(student_logits, self.teacher(images))
+                with ExitStack() as stack:
+                    for prior in self.generation_priors:
+                        stack.enter_context(prior.watching(self.teacher))
+                    teacher_logits = self.teacher(images)
+                priors = {prior.name: prior(teacher_logits) for prior in self.generation_priors}
+                loss = -self.generation_loss(student_logits, teacher_logits)
+                for weight, value in zip(self.prior_weights, priors.values(), strict=True):
+                    loss = loss + weight * value
             optim_wrapper.update_params(loss)
-        return dict(generation_loss=loss.detach())
+        if self.replay is not None:
+            self.replay.push(images)
+        return dict(generation_loss=loss.detach(), **{name: value.detach() for name, value in priors.items()})
 
     def _student_norms_for_generation(self) -> AbstractContextManager:
         if not self.freeze_student_norms:
@@ -249,6 +293,8 @@ class AdversarialDistiller(BaseModel):
         """Run all three once, and return the number of classes."""
         with torch.no_grad(), evaluating(self):
             images = self.generator(torch.zeros(2, self.generator.noise_dim))
+            if self.replay is not None:
+                self.replay.allocate(images)
             teacher_logits = _probe_logits(self.teacher, images, 'teacher')
             student_logits = _probe_logits(self.student, self.to_student_pixels(images), 'student')
         teacher_classes, student_classes = teacher_logits.shape[1], student_logits.shape[1]

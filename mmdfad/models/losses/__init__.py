@@ -1,5 +1,15 @@
 """Losses: plain modules on plain tensors."""
 
 from .discrepancy import KLDiscrepancy, L1Discrepancy, LogL1Discrepancy, MSEDiscrepancy
+from .priors import BalancePrior, BNStatisticsPrior, GenerationPrior, OneHotPrior
 
-__all__ = ['KLDiscrepancy', 'L1Discrepancy', 'LogL1Discrepancy', 'MSEDiscrepancy']
+__all__ = [
+    'BNStatisticsPrior',
+    'BalancePrior',
+    'GenerationPrior',
+    'KLDiscrepancy',
+    'L1Discrepancy',
+    'LogL1Discrepancy',
+    'MSEDiscrepancy',
+    'OneHotPrior',
+]

@@ -1,0 +1,104 @@
+"""What else the generator minimises: how an image that the teacher knows would look.
+
+A prior takes the teacher's logits, [N, K] or [N, K, H, W], of a batch of generated images, and gives a scalar. All of
+them are of later methods than DFAD, and off in the paper's configs.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmdfad.registry import MODELS
+from mmdfad.utils import DistillError
+
+
+class GenerationPrior(nn.Module):
+    """Base of all priors.
+
+    Attributes:
+        name (str): What its value is logged as.
+    """
+
+    name: str
+
+    @contextmanager
+    def watching(self, teacher: nn.Module) -> Iterator[None]:
+        """Look at the teacher while it sees the generated images; here at nothing."""
+        yield
+
+    def forward(self, teacher_logits: Tensor) -> Tensor:
+        """The prior's value, a scalar."""
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class BNStatisticsPrior(GenerationPrior):
+    """Statistics of the images at the teacher's batch norms, against those of its training data.
+
+    The sum over layers of ``||var_running - var(x)||_2 + ||mean_running - mean(x)||_2``, with x the input of the batch
+    norm and the biased variance (DeepInversion, arXiv 1912.08795; DFQ, arXiv 2005.04136).
+    """
+
+    name = 'bn_statistics'
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._terms: list[Tensor] = []
+
+    @contextmanager
+    def watching(self, teacher: nn.Module) -> Iterator[None]:
+        """Measure the input of each batch norm of the teacher.
+
+        Raises:
+            DistillError: If the teacher has none.
+        """
+        norms = [m for m in teacher.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        if not norms:
+            raise DistillError(
+                'BNStatisticsPrior needs batch norms with running statistics in the teacher, which has none; remove '
+                'it from model.generation_priors'
+            )
+        self._terms = []
+        handles = [norm.register_forward_pre_hook(self._measure) for norm in norms]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _measure(self, norm: _BatchNorm, inputs: tuple[Tensor]) -> None:
+        x = inputs[0].float().transpose(0, 1).flatten(1)  # [C, N * H * W]
+        var, mean = torch.var_mean(x, dim=1, correction=0)
+        self._terms.append((norm.running_var - var).norm() + (norm.running_mean - mean).norm())
+
+    def forward(self, teacher_logits: Tensor) -> Tensor:
+        terms, self._terms = self._terms, []
+        return torch.stack(terms).sum()
+
+
+@MODELS.register_module()
+class OneHotPrior(GenerationPrior):
+    """Cross-entropy of the teacher with its own label: images it is sure of (DAFL, arXiv 1904.01186)."""
+
+    name = 'one_hot'
+
+    def forward(self, teacher_logits: Tensor) -> Tensor:
+        return F.cross_entropy(teacher_logits, teacher_logits.argmax(1))
+
+
+@MODELS.register_module()
+class BalancePrior(GenerationPrior):
+    """Negative entropy of the mean prediction: all classes alike in a batch (DAFL, arXiv 1904.01186).
+
+    Wrong for the segmentation of scenes, where classes are anything but alike.
+    """
+
+    name = 'balance'
+
+    def forward(self, teacher_logits: Tensor) -> Tensor:
+        mean = teacher_logits.softmax(1).transpose(0, 1).flatten(1).mean(1)  # [K]
+        return (mean * mean.clamp_min(1e-12).log()).sum()

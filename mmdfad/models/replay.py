@@ -1,0 +1,81 @@
+"""What keeps a student from forgetting, and from seeing the same image twice."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmdfad.registry import MODELS
+from mmdfad.utils import DistillError
+
+__all__ = ['RandomFlipCrop', 'ReplayPool']
+
+
+@MODELS.register_module()
+class ReplayPool(nn.Module):
+    """A ring memory of generated images that the student sees again.
+
+    The generator moves on, and a student that follows it forgets where it was (arXiv 2108.05698). The images are kept
+    as they are, in fp32: small changes can cost a generated image its label. They are part of the checkpoint, so that
+    a resumed run replays the same.
+
+    Args:
+        capacity (int): Images in the memory.
+        batch_size (int): Images that each imitation step replays.
+        push (int): Images of each generation step that are kept. Defaults to 8.
+    """
+
+    def __init__(self, capacity: int, batch_size: int, push: int = 8) -> None:
+        super().__init__()
+        for key, value in dict(capacity=capacity, batch_size=batch_size, push=push).items():
+            if not isinstance(value, int) or value < 1:
+                raise DistillError(f'model.replay.{key} must be a positive whole number, but found {value!r}')
+        self.capacity = capacity
+        self.batch_size = batch_size
+        self.push_size = push
+        self.register_buffer('images', torch.empty(0))
+        self.register_buffer('pushed', torch.zeros((), dtype=torch.long))
+
+    def allocate(self, images: Tensor) -> None:
+        """Make room for images [N, C, H, W] of this size, once."""
+        self.images = images.new_zeros(self.capacity, *images.shape[1:])
+
+    def push(self, images: Tensor) -> None:
+        """Keep the first few of a batch of images [N, C, H, W], over the oldest."""
+        kept = images[: self.push_size].detach().float()
+        slots = (self.pushed + torch.arange(len(kept), device=kept.device)) % self.capacity
+        self.images[slots] = kept
+        self.pushed += len(kept)
+
+    def sample(self) -> Tensor | None:
+        """Images [batch_size, C, H, W] drawn from the memory, or None while it holds fewer than that."""
+        filled = min(int(self.pushed), self.capacity)
+        if filled < self.batch_size:
+            return None
+        return self.images[torch.randint(filled, (self.batch_size,), device=self.images.device)]
+
+
+@MODELS.register_module()
+class RandomFlipCrop(nn.Module):
+    """Flips and shifts images before student and teacher see them, each its own way.
+
+    Args:
+        flip (float): Probability of a horizontal flip. Defaults to 0.5.
+        shift (int): Largest shift in pixels, in each direction; the border is reflected. Defaults to 4.
+    """
+
+    def __init__(self, flip: float = 0.5, shift: int = 4) -> None:
+        super().__init__()
+        self.flip = flip
+        self.shift = shift
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [N, C, H, W] to images of the same size."""
+        count, _, height, width = images.shape
+        flipped = torch.rand(count, 1, 1, 1, device=images.device) < self.flip
+        images = torch.where(flipped, images.flip(3), images)
+        if not self.shift:
+            return images
+        padded = F.pad(images, [self.shift] * 4, mode='reflect')
+        offsets = torch.randint(2 * self.shift + 1, (count, 2)).tolist()
+        crops = [p[:, y : y + height, x : x + width] for p, (y, x) in zip(padded, offsets, strict=True)]
+        return torch.stack(crops)

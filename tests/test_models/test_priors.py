@@ -1,0 +1,71 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmdfad.models import BalancePrior, BNStatisticsPrior, OneHotPrior
+from mmdfad.utils import DistillError
+
+
+def teacher():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5))
+    for module in model:
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return model.eval().requires_grad_(False)
+
+
+def test_bn_statistics_against_numpy():
+    model, prior = teacher(), BNStatisticsPrior()
+    images = torch.randn(6, 3, 8, 8, requires_grad=True)
+    with prior.watching(model):
+        logits = model(images)
+    value = prior(logits)
+    expected, x = 0.0, images
+    for module in model:
+        if isinstance(module, nn.BatchNorm2d):
+            data = x.detach().double().numpy()
+            mean, var = data.mean(axis=(0, 2, 3)), data.var(axis=(0, 2, 3))
+            expected += np.linalg.norm(module.running_var.numpy() - var)
+            expected += np.linalg.norm(module.running_mean.numpy() - mean)
+        x = module(x)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    value.backward()
+    assert images.grad.abs().sum() > 0
+
+
+def test_bn_statistics_watch_only_while_asked_to():
+    model, prior = teacher(), BNStatisticsPrior()
+    with prior.watching(model):
+        model(torch.randn(2, 3, 8, 8))
+    model(torch.randn(2, 3, 8, 8))
+    assert len(prior._terms) == 2
+    assert not any(module._forward_pre_hooks for module in model)
+
+
+def test_teachers_without_batch_norm_are_refused():
+    with (
+        pytest.raises(DistillError, match=r'BNStatisticsPrior needs batch norms'),
+        BNStatisticsPrior().watching(nn.ReLU()),
+    ):
+        pass
+
+
+@pytest.mark.parametrize('shape', [(4, 3), (2, 3, 2, 2)])
+def test_one_hot_and_balance_against_numpy(shape):
+    logits = torch.randn(shape, dtype=torch.float64)
+    p = np.moveaxis(logits.softmax(1).numpy(), 1, -1).reshape(-1, 3)
+    assert OneHotPrior()(logits).item() == pytest.approx(-np.log(p.max(axis=1)).mean())
+    mean = p.mean(axis=0)
+    assert BalancePrior()(logits).item() == pytest.approx((mean * np.log(mean)).sum())
+
+
+def test_extremes():
+    sure = torch.eye(3) * 1e4
+    assert OneHotPrior()(sure).item() == 0
+    assert BalancePrior()(sure).item() == pytest.approx(-math.log(3))  # all classes alike: the least
+    assert BalancePrior()(sure[:1]).item() == pytest.approx(0, abs=1e-5)  # a single class: the most
