@@ -8,10 +8,12 @@ from .checkpoints import (
     require_writable,
 )
 from .config import add_agreement, enable_amp, is_distillation, plain_student_config
+from .figure import draw_predictions
 from .validation import ensure_validation
 
 __all__ = [
     'add_agreement',
+    'draw_predictions',
     'enable_amp',
     'ensure_validation',
     'export_student',

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, TINY_SEG, write_camvid
 
 
 def call(tool: str, *arguments, cwd=ROOT, **environment):
@@ -65,9 +67,6 @@ def test_all_flags(tmp_path, teacher_checkpoint):
 
 def test_training_and_exported_students_test_alike(trained, tmp_path, teacher_checkpoint):
     images = tmp_path / 'images'
-    import cv2
-    import numpy as np
-
     generator = np.random.default_rng(0)
     for i in range(20):
         folder = images / 'abcde'[i % 5]
@@ -99,6 +98,37 @@ def test_training_and_exported_students_test_alike(trained, tmp_path, teacher_ch
     assert top1(out / 'student.py', out / 'student.pth', '--out', tmp_path / 'predictions.pkl')[0] == of_training
     assert top1(config, trained / 'student.pth')[0] == of_training
     assert (tmp_path / 'predictions.pkl').stat().st_size > 0
+
+
+def test_segmentor_without_data_trains_and_is_drawn_with_some(tmp_path, teacher_checkpoints):
+    config = tmp_path / 'seg.py'
+    dataset = f"dict(type='mmdfad.CamVidDataset', data_root='{tmp_path}/camvid', ann_file='train.txt', pipeline=["
+    dataset += "dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='LoadAnnotations'),"
+    dataset += "dict(type='PackSegInputs')])"
+    config.write_text(
+        f"_base_ = '{TINY_SEG}'\n"
+        f'val_dataloader = dict(batch_size=1, num_workers=0, dataset={dataset},'
+        "sampler=dict(type='DefaultSampler', shuffle=False))\n"
+        "val_evaluator = dict(type='IoUMetric')\nval_cfg = dict()\n"
+        'test_dataloader, test_evaluator, test_cfg = val_dataloader, val_evaluator, val_cfg\n'
+    )
+    teacher = ['--cfg-options', f'model.teacher.checkpoint={teacher_checkpoints[TINY_SEG]}']
+    rounds = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+    result = call('train.py', config, '--work-dir', tmp_path / 'run', *teacher, *rounds)
+    assert result.returncode == 0, result.stderr
+    assert 'No validation data' in result.stdout + result.stderr
+    assert re.search(r'Iter\(val\) .*agreement: [01]\.\d+', result.stdout + result.stderr)
+
+    write_camvid(tmp_path / 'camvid')
+    result = call(
+        'test.py', config, tmp_path / 'run/student.pth', '--agreement', '--work-dir', tmp_path / 't', *teacher
+    )
+    assert re.search(r'mIoU: \d.*agreement: [01]\.\d+', result.stdout + result.stderr), result.stderr
+    picture = tmp_path / 'figure.png'
+    out = ['--out', picture, '--count', '2', '--work-dir', tmp_path / 'v']
+    result = call('visualize.py', config, tmp_path / 'run/iter_2.pth', *out, *teacher)
+    assert result.returncode == 0, result.stderr
+    assert cv2.imread(str(picture)).std() > 10
 
 
 def test_launchers_are_valid_shell_and_torchrun_is_called_right(tmp_path):
@@ -152,6 +182,12 @@ def test_teacher_without_checkpoint(tmp_path):
 def test_unwritable_work_dir(tmp_path, teacher_checkpoint):
     (tmp_path / 'file').write_text('')
     fails(train(tmp_path / 'file/run', teacher_checkpoint), r'cannot write to the work directory .*--work-dir')
+
+
+def test_segmentation_without_teacher_tells_how_to_make_one(tmp_path):
+    result = call('train.py', ROOT / 'configs/dfad/deeplab_camvid.py', '--work-dir', tmp_path)
+    fails(result, r'epoch_200.pth\' does not exist; .* or make it with\n  python tools/dataset_converters/camvid.py')
+    assert 'python tools/train.py configs/teachers/deeplabv3_r50_camvid.py' in result.stderr
 
 
 def test_unknown_type(tmp_path, teacher_checkpoint):
