@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from conftest import TINY_SEG, assert_same_state, both_tasks, build_runner
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmdfad.engine import PlayerOptimWrapperConstructor
@@ -254,6 +255,24 @@ def test_class_counts(build):
         build,
         r"model.teacher has 5 classes and model.student has 7; set the student's",
         model__student__head__num_classes=7,
+    )
+
+
+@pytest.mark.parametrize('tiny_cfg', [TINY_SEG], indirect=True)
+def test_class_counts_of_segmentors(build):
+    fails(
+        build,
+        r"model.teacher has 5 classes and model.student has 3; .*'model.decode_head.num_classes': 5}",
+        model__student__decode_head__num_classes=3,
+    )
+
+
+def test_kinds(build):
+    segmentor = Config.fromfile(TINY_SEG).model.student
+    fails(
+        build,
+        r'model.teacher is a classifier and model.student is a segmentor',
+        model__student=dict(segmentor, _delete_=True, type='mmseg.EncoderDecoder'),
     )
 
 

@@ -84,6 +84,7 @@ class AdversarialDistiller(BaseModel):
             teacher=build_player(teacher, 'teacher', data_preprocessor),
             student=build_player(student, 'student', data_preprocessor),
         )
+        detach_auxiliary_heads(self.teacher_player.model)
         self._outside.teacher_logits = _as_logits(self.teacher_player.model, 'teacher').eval().requires_grad_(False)
         self._outside.student_auxiliary = detach_auxiliary_heads(self.student_player.model)
         self.student = _as_logits(self.student_player.model, 'student')
@@ -297,11 +298,18 @@ class AdversarialDistiller(BaseModel):
                 self.replay.allocate(images)
             teacher_logits = _probe_logits(self.teacher, images, 'teacher')
             student_logits = _probe_logits(self.student, self.to_student_pixels(images), 'student')
+        if self.teacher.ndim != self.student.ndim:
+            kinds = {2: 'a classifier', 4: 'a segmentor'}
+            raise DistillError(
+                f'model.teacher is {kinds[self.teacher.ndim]} and model.student is {kinds[self.student.ndim]}; a '
+                'student must be of the same kind'
+            )
         teacher_classes, student_classes = teacher_logits.shape[1], student_logits.shape[1]
         if teacher_classes != student_classes:
+            head = 'head' if self.student.ndim == 2 else 'decode_head'
             raise DistillError(
                 f'model.teacher has {teacher_classes} classes and model.student has {student_classes}; set the '
-                "student's, for example with model.student.cfg_options={'model.head.num_classes': "
+                f"student's, for example with model.student.cfg_options={{'model.{head}.num_classes': "
                 f'{teacher_classes}}}'
             )
         return teacher_classes
