@@ -1,20 +1,4 @@
 # NYUv2 with 13 classes, resized to 256 pixels of height as in the paper, to validate the student with.
-pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(342, 256), keep_ratio=True),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    dataset=dict(
-        type='mmdfad.NYUv2Dataset', data_root='data/nyuv2', ann_file='test13.txt', test_mode=True, pipeline=pipeline
-    ),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-)
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+_base_ = 'camvid.py'
+val_dataloader = dict(dataset=dict(type='mmdfad.NYUv2Dataset', data_root='data/nyuv2', ann_file='test13.txt'))
 test_dataloader = val_dataloader
-test_evaluator = val_evaluator
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
