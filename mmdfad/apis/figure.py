@@ -42,12 +42,13 @@ def draw_predictions(cfg: Config, checkpoint: str, out: str | Path, count: int =
     palette = np.array(dataset.metainfo['palette'], np.uint8)
     figure = Figure(figsize=(12, 2.4 * count), layout='constrained')
     axes = figure.subplots(count, 4, squeeze=False)
-    for row, index in zip(axes, np.linspace(0, len(dataset) - 1, count).astype(int), strict=True):
-        panels = _panels(distiller, dataset[int(index)], palette)
+    indices = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
+    for number, (row, index) in enumerate(zip(axes, indices, strict=True)):
+        panels = _panels(distiller, dataset[index], palette)
         for axis, (title, picture) in zip(row, panels.items(), strict=True):
             axis.imshow(picture, interpolation='nearest')
             axis.set_axis_off()
-            axis.set_title(title if row is axes[0] else '')
+            axis.set_title('' if number else title)
     FigureCanvasAgg(figure).print_png(out)
 
 
