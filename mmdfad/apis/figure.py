@@ -39,12 +39,14 @@ def draw_predictions(cfg: Config, checkpoint: str, out: str | Path, count: int =
     distiller = runner.model.eval()
     load_student_weights(distiller.student_player.model, checkpoint)
     dataset = runner.build_dataloader(both.test_dataloader).dataset
-    palette = np.array(dataset.metainfo['palette'], np.uint8)
+    palette = dataset.metainfo['palette']
+    # A colour for each value of a label map; what is no class is black.
+    colours = np.array([*palette, *[VOID] * (256 - len(palette))], np.uint8)
     figure = Figure(figsize=(12, 2.4 * count), layout='constrained')
     axes = figure.subplots(count, 4, squeeze=False)
     indices = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
     for number, (row, index) in enumerate(zip(axes, indices, strict=True)):
-        panels = _panels(distiller, dataset[index], palette)
+        panels = _panels(distiller, dataset[index], colours)
         for axis, (title, picture) in zip(row, panels.items(), strict=True):
             axis.imshow(picture, interpolation='nearest')
             axis.set_axis_off()
@@ -52,13 +54,12 @@ def draw_predictions(cfg: Config, checkpoint: str, out: str | Path, count: int =
     FigureCanvasAgg(figure).print_png(out)
 
 
-def _panels(distiller: torch.nn.Module, item: dict, palette: np.ndarray) -> dict[str, np.ndarray]:
+def _panels(distiller: torch.nn.Module, item: dict, colours: np.ndarray) -> dict[str, np.ndarray]:
     """The four pictures of a test image, uint8 RGB."""
     with torch.no_grad():
         prediction = distiller.test_step(pseudo_collate([item]))[0]
     order = [2, 1, 0] if distiller.teacher_pixels.flips else [0, 1, 2]
     truth = item['data_samples'].gt_sem_seg.data[0].numpy()
-    colours = np.vstack([palette, np.broadcast_to(VOID, (256 - len(palette), 3))]).astype(np.uint8)
     return {
         'test image': item['inputs'].numpy()[order].transpose(1, 2, 0),
         'ground truth': colours[truth],

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from mmdfad.registry import DATA_SAMPLERS, DATASETS
-from mmdfad.utils import DistillError
+from mmdfad.utils import require_positive
 
 # Philox gives 4 words of 64 bits at each counter value.
 _WORDS_PER_COUNT = 4
@@ -32,9 +32,7 @@ class NoiseDataset(Dataset):
     metainfo: dict = {}
 
     def __init__(self, noise_dim: int, seed: int | None = None, length: int = 2**48) -> None:
-        for key, value in dict(noise_dim=noise_dim, length=length).items():
-            if not isinstance(value, int) or value < 1:
-                raise DistillError(f'{key} of NoiseDataset must be a positive whole number, but found {value!r}')
+        require_positive('{} of NoiseDataset', noise_dim=noise_dim, length=length)
         self.noise_dim = noise_dim
         self.seed = seed
         self.length = length

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdfad.registry import MODELS
-from mmdfad.utils import DistillError
+from mmdfad.utils import require_positive
 
 __all__ = ['RandomFlipCrop', 'ReplayPool']
 
@@ -26,9 +26,7 @@ class ReplayPool(nn.Module):
 
     def __init__(self, capacity: int, batch_size: int, push: int = 8) -> None:
         super().__init__()
-        for key, value in dict(capacity=capacity, batch_size=batch_size, push=push).items():
-            if not isinstance(value, int) or value < 1:
-                raise DistillError(f'model.replay.{key} must be a positive whole number, but found {value!r}')
+        require_positive('model.replay.{}', capacity=capacity, batch_size=batch_size, push=push)
         self.capacity = capacity
         self.batch_size = batch_size
         self.push_size = push

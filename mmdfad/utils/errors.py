@@ -12,6 +12,21 @@ class DistillError(RuntimeError):
     """
 
 
+def require_positive(where: str, **values: int) -> None:
+    """Check that arguments are positive whole numbers.
+
+    Args:
+        where (str): What they belong to, with ``{}`` for the argument's name, as in ``'model.replay.{}'``.
+        values (int): The arguments by name.
+
+    Raises:
+        DistillError: For the first that is not.
+    """
+    for key, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise DistillError(f'{where.format(key)} must be a positive whole number, but found {value!r}')
+
+
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """End a command-line tool with one line instead of a traceback.
