@@ -2,15 +2,15 @@
 _base_ = [
     '../_base_/datasets/camvid_small.py',
     '../_base_/generators/dcgan_128.py',
-    '../_base_/schedules/dfad_300e.py',
+    '../_base_/schedules/dfad_500e.py',
     '../_base_/default_runtime.py',
 ]
 default_scope = 'mmseg'
 model = dict(
     teacher=dict(
         cfg_path='mmdfad::teachers/deeplabv3_r18_camvid_small.py',
-        checkpoint='work_dirs/deeplabv3_r18_camvid_small/epoch_40.pth',
-        recipe='python tools/train.py configs/teachers/deeplabv3_r18_camvid_small.py',
+        checkpoint='work_dirs/deeplabv3_r18_camvid_small/epoch_60.pth',
+        recipe='python tools/train.py configs/teachers/deeplabv3_r18_camvid_small.py --amp',
     ),
     student=dict(
         cfg_path='mmdfad::teachers/deeplabv3_r18_camvid_small.py',
@@ -24,5 +24,23 @@ model = dict(
     ),
     generator=dict(image_size=(96, 128), width=32),
     generation_loss=dict(type='mmdfad.LogL1Discrepancy'),
+    inference_dtype='bfloat16',
 )
 train_dataloader = dict(batch_size=8)
+max_rounds = 600
+optim_wrapper = dict(
+    student=dict(optimizer=dict(lr=0.05)),
+    generator=dict(type='mmdfad.CPUAmpOptimWrapper'),
+)
+schedule = [
+    dict(type='LinearLR', by_epoch=False, start_factor=0.01, end=20),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=max_rounds),
+]
+param_scheduler = dict(_delete_=True, student=schedule, generator=schedule)
+train_cfg = dict(max_iters=max_rounds, val_interval=100)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100))
+custom_hooks = [
+    dict(type='mmdfad.SyntheticImageHook', interval=100),
+    dict(type='mmdfad.ExportStudentHook'),
+    dict(type='mmdfad.DistillSummaryHook'),
+]

@@ -1,5 +1,6 @@
-# CamVid as it is stored, for images of 240x180, to validate the student with.
+# CamVid as it is stored, for images of 240x180: its validation images while training, its test images in the end.
 _base_ = 'camvid.py'
 pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
-val_dataloader = dict(batch_size=8, dataset=dict(data_root='data/camvid_small', pipeline=pipeline))
-test_dataloader = val_dataloader
+small = dict(data_root='data/camvid_small', pipeline=pipeline)
+val_dataloader = dict(batch_size=8, num_workers=0, dataset=dict(**small, ann_file='val.txt'))
+test_dataloader = dict(batch_size=8, num_workers=0, dataset=small)

@@ -1,7 +1,7 @@
 """Data-free adversarial distillation (DFAD, arXiv 1912.11006): the players and their two steps."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -50,6 +50,8 @@ class AdversarialDistiller(BaseModel):
             neither use nor change statistics there. Defaults to False, as in the reference code.
         val_agreement (bool): Add the labels of teacher and student to the predictions on validation and test data,
             for :class:`~mmdfad.evaluation.AgreementMetric`. Costs a forward pass of both. Defaults to False.
+        inference_dtype (str, optional): ``'bfloat16'`` or ``'float16'``, the autocast type of generator and teacher in
+            imitation steps, where no gradient passes through them. Defaults to that of the student's optimizer wrapper.
         data_preprocessor (dict, optional): For teacher and student given inline without one. mmengine's Runner passes
             the config's top-level ``data_preprocessor`` here.
 
@@ -71,9 +73,14 @@ class AdversarialDistiller(BaseModel):
         allow_random_teacher: bool = False,
         freeze_student_norms: bool = False,
         val_agreement: bool = False,
+        inference_dtype: str | None = None,
         data_preprocessor: dict | None = None,
     ) -> None:
         super().__init__()
+        if inference_dtype not in (None, 'bfloat16', 'float16'):
+            raise DistillError(
+                f"model.inference_dtype must be 'bfloat16', 'float16' or None, but found {inference_dtype!r}"
+            )
         if teacher.get('checkpoint') is None and not allow_random_teacher:
             raise DistillError(
                 'the teacher has no weights: set model.teacher.checkpoint to the path or URL of a trained checkpoint '
@@ -104,6 +111,7 @@ class AdversarialDistiller(BaseModel):
         self.to_student_pixels = PixelMap(self.teacher_pixels, PixelSpace.of(self.student_player.model))
         self.freeze_student_norms = freeze_student_norms
         self.val_agreement = val_agreement
+        self.inference_dtype = getattr(torch, inference_dtype) if inference_dtype else None
         self.num_classes = self._check_players()
 
     @property
@@ -142,7 +150,7 @@ class AdversarialDistiller(BaseModel):
             Tensor: Images [N, C, H, W] in the teacher's normalised pixel space.
         """
         if isinstance(batch, Tensor):
-            return self.generator(batch.to(self.device, non_blocking=True))
+            return self.generator(batch.to(self.device, non_blocking=True)).float()
         return self.teacher_player.model.data_preprocessor(batch, False)['inputs']
 
     def imitation_step(self, batch: Tensor | dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
@@ -158,7 +166,7 @@ class AdversarialDistiller(BaseModel):
         """
         _zero_grad(optim_wrapper)
         with optim_wrapper.optim_context(self.student):
-            with torch.no_grad():
+            with self._inference():
                 images = self.augment(self.synthesize(batch))
                 teacher_logits = self.teacher(images)
             student_logits = self.student(self.to_student_pixels(images))
@@ -175,10 +183,17 @@ class AdversarialDistiller(BaseModel):
         images = self.replay.sample() if self.replay is not None else None
         if images is None:
             return None
-        with torch.no_grad():
+        with self._inference():
             images = self.augment(images)
             teacher_logits = self.teacher(images)
         return self.replay_loss(self.student(self.to_student_pixels(images)), teacher_logits)
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        """For what no gradient passes through."""
+        own_type = torch.autocast(self.device.type, self.inference_dtype) if self.inference_dtype else nullcontext()
+        with torch.no_grad(), own_type:
+            yield
 
     def generation_step(self, noise: Tensor, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Update the generator once, towards images on which student and teacher disagree.
