@@ -37,6 +37,8 @@ MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, _MODELS)
 WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS, _MODELS)
 TASK_UTILS = _child(root.TASK_UTILS, _MODELS)
 FUNCTIONS = _child(root.FUNCTIONS, _MODELS)
+# Models as class logits, by the name of a class, see mmdfad.models.logits. mmengine has no such registry.
+LOGIT_ADAPTERS = Registry('logit adapter', scope='mmdfad', locations=_MODELS)
 
 # Data and its evaluation.
 DATASETS = _child(root.DATASETS, _DATASETS)

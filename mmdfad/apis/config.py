@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 
-from mmdfad.models.players import plain_config
+from mmdfad.models.players import PLAYER_KEYS, plain_config
 from mmdfad.utils import DistillError
 from mmdfad.utils.export import student_config
 
@@ -25,7 +25,7 @@ def plain_student_config(cfg: Config) -> Config:
     if not is_distillation(cfg):
         return cfg
     student = copy.deepcopy(cfg.model.student)
-    for key in ('checkpoint', 'recipe'):
+    for key in PLAYER_KEYS:
         student.pop(key, None)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         return student_config(cfg, plain_config(student, 'student', cfg.get('data_preprocessor')))

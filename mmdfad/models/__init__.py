@@ -5,3 +5,4 @@ from .distillers import *  # noqa: F403
 from .generators import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .replay import *  # noqa: F403
+from .torch_classifier import *  # noqa: F403

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdfad.utils import DistillError
@@ -60,15 +61,18 @@ class PixelSpace:
 class PixelMap(nn.Module):
     """Maps the teacher's normalised images to the student's, exactly and differentiably.
 
-    Where the two spaces are the same the images pass untouched. Its buffers are in no state dict.
+    Where the two spaces are the same the images pass untouched, as they do where the size is. Its buffers are in no
+    state dict.
 
     Args:
         source (PixelSpace): The space of the input.
         target (PixelSpace): The space of the output.
+        size (tuple[int, int], optional): Height and width of the output. Defaults to those of the input.
     """
 
-    def __init__(self, source: PixelSpace, target: PixelSpace) -> None:
+    def __init__(self, source: PixelSpace, target: PixelSpace, size: tuple[int, int] | None = None) -> None:
         super().__init__()
+        self.size = size
         self.identity = source.equals(target)
         self.flip = source.flips != target.flips
         if self.identity:
@@ -90,9 +94,19 @@ class PixelMap(nn.Module):
         return values.flip(0) if self.flip else values
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] in the source space to images [N, C, H, W] in the target space."""
+        """Images [N, C, H, W] in the source space to images [N, C, *size] in the target space."""
+        if self.size is not None:
+            images = resize_images(images, self.size)
         if self.identity:
             return images
         if self.flip and images.shape[1] == 3:
             images = images.flip(1)
         return images * self.scale + self.shift
+
+
+def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images [N, C, H, W] bilinearly, without aliasing where they shrink; nothing is done where none is due."""
+    if tuple(images.shape[2:]) == tuple(size):
+        return images
+    shrinks = any(new < old for new, old in zip(size, images.shape[2:], strict=True))
+    return F.interpolate(images, size, mode='bilinear', align_corners=False, antialias=shrinks)

@@ -1,6 +1,7 @@
 """Teacher and student: from what a config says of them to built models with weights."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from textwrap import indent
 
@@ -13,8 +14,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from mmdfad.utils import DistillError
-from mmdfad.utils.compat import OPTIONAL, check_package
+from mmdfad.utils import DistillError, require_positive
+from mmdfad.utils.compat import OPTIONAL, check_package, check_types, is_importable
 from mmdfad.utils.config import read_config
 from mmdfad.utils.state_dict import explain_mismatch
 
@@ -29,12 +30,18 @@ class Player:
             else its own config file holds.
         checkpoint (str | None): Where its weights came from.
         dataset_meta (dict): ``dataset_meta`` of that checkpoint, if any.
+        image_size (tuple[int, int] | None): Height and width that a student works at, where not at the generator's.
     """
 
     model: nn.Module
     cfg: Config
     checkpoint: str | None = None
     dataset_meta: dict = field(default_factory=dict)
+    image_size: tuple[int, int] | None = None
+
+
+# What a player's dict may hold beside its config.
+PLAYER_KEYS = ('checkpoint', 'image_size', 'recipe')
 
 
 def build_player(cfg: dict, role: str, data_preprocessor: dict | None = None) -> Player:
@@ -44,7 +51,9 @@ def build_player(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
         cfg (dict): One of two forms. Either ``cfg_path``, an mm config by path or as ``'mmpretrain::...'``, with
             optional ``cfg_options`` merged into it as ``--cfg-options`` are; or a model dict with ``type``. Both may
             have ``checkpoint``, a path or URL, and ``recipe``, the commands that make it, which are shown where it is
-            missing.
+            missing. A student may have ``image_size``, an int or (height, width): the images are made at the
+            teacher's size (``model.generator.image_size``) and resized for the student. Test pipelines stay the
+            config's affair: give them the student's size.
         role (str): ``'teacher'`` or ``'student'``, for messages.
         data_preprocessor (dict, optional): For an inline model dict that has none.
 
@@ -56,9 +65,10 @@ def build_player(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
         DistillError: If the config, the model or the checkpoint is not usable.
     """
     cfg = dict(cfg)
-    checkpoint, recipe = cfg.pop('checkpoint', None), cfg.pop('recipe', None)
+    checkpoint, image_size, recipe = (cfg.pop(key, None) for key in PLAYER_KEYS)
+    size = None if image_size is None else _own_size(image_size, role)
     plain = plain_config(cfg, role, data_preprocessor)
-    player = Player(build_model(plain, role), plain, checkpoint)
+    player = Player(build_model(plain, role), plain, checkpoint, image_size=size)
     if checkpoint is not None:
         player.dataset_meta = _load_weights(player.model, checkpoint, role, recipe)
     return player
@@ -68,7 +78,7 @@ def plain_config(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
     """Both forms of a player's config to one plain mm config.
 
     Args:
-        cfg (dict): See :func:`build_player`, without ``checkpoint``.
+        cfg (dict): See :func:`build_player`, without the keys of :data:`PLAYER_KEYS`.
         role (str): ``'teacher'`` or ``'student'``, for messages.
         data_preprocessor (dict, optional): For an inline model dict that has none.
 
@@ -115,17 +125,24 @@ def build_model(plain: Config, role: str) -> nn.Module:
         role (str): ``'teacher'`` or ``'student'``, for messages.
 
     Raises:
-        DistillError: If its package is missing, or its type or an argument is unknown.
+        DistillError: If a package is missing, or it cannot be built as its config says.
     """
-    if plain.default_scope in OPTIONAL:
-        try:
-            check_package(plain.default_scope)
-        except ImportError as error:
-            raise DistillError(f'model.{role}: {error}') from error
+    scope = plain.default_scope
     try:
-        with DefaultScope.overwrite_default_scope(plain.default_scope):
+        if scope in OPTIONAL:
+            check_package(scope)
+        elif not is_importable(scope):
+            raise ImportError(
+                f'its scope is {scope}, but no such package is installed. Classifiers of mmpretrain and segmentors of '
+                'mmseg can be distilled'
+            )
+        check_types(plain.model)
+    except ImportError as error:
+        raise DistillError(f'model.{role}: {error}') from error
+    try:
+        with DefaultScope.overwrite_default_scope(scope):
             model = ROOT_MODELS.build(copy.deepcopy(plain.model))
-    except (KeyError, TypeError) as error:
+    except Exception as error:  # each model has its own way to refuse its arguments
         raise DistillError(f'cannot build model.{role} of type {plain.model.type}: {error}') from error
     if hasattr(model, 'init_weights'):
         model.init_weights()
@@ -136,10 +153,25 @@ def build_model(plain: Config, role: str) -> nn.Module:
 def _scope_of(plain: Config) -> str:
     """The scope a model is to be built in: its own, before that of the running config."""
     prefix, dot, _ = plain.model.type.partition('.') if isinstance(plain.model.type, str) else ('', '', '')
-    if dot:
+    if dot and prefix != 'mmdfad':  # whose own models come with the data and metrics of another scope
         return prefix
     current = DefaultScope.get_current_instance()
     return plain.model.get('_scope_') or plain.get('default_scope') or (current.scope_name if current else 'mmengine')
+
+
+def _own_size(image_size: int | Sequence[int], role: str) -> tuple[int, int]:
+    """A player's ``image_size`` as height and width."""
+    if role == 'teacher':
+        raise DistillError(
+            f'model.teacher has image_size={image_size}, but the teacher works at the size that the generator makes: '
+            'set model.generator.image_size'
+        )
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(size) != 2:
+        raise DistillError(f'model.{role}.image_size must be a number or (height, width), but found {image_size}')
+    require_positive(f'model.{role}.{{}}', image_size=size[0])
+    require_positive(f'model.{role}.{{}}', image_size=size[1])
+    return size
 
 
 def _strip_pretrained(cfg: dict | list) -> None:
@@ -183,6 +215,20 @@ def _load_weights(model: nn.Module, checkpoint: str, role: str, recipe: str | No
         fits = False
     if not fits:
         problem = explain_mismatch(model.state_dict(), state)
-        raise DistillError(f'{where} does not fit the model of model.{role}:\n{problem}')
+        hint = _other_head(model, state, role)
+        raise DistillError(f'{where} does not fit the model of model.{role}:\n{problem}{hint}')
     print_log(f'Loaded the {role} from {checkpoint}', logger='current')
     return dict((content.get('meta') or {}).get('dataset_meta') or {}) if 'state_dict' in content else {}
+
+
+def _other_head(model: nn.Module, state: dict, role: str) -> str:
+    """What to do if nothing but the head of a checkpoint does not fit."""
+    expected = {k: v.shape for k, v in model.state_dict().items() if not k.endswith('num_batches_tracked')}
+    found = {k: v.shape for k, v in state.items() if not k.endswith('num_batches_tracked')}
+    heads = {key.partition('.')[0] for key, _ in expected.items() ^ found.items()}
+    if not heads or heads - {'head', 'decode_head', 'auxiliary_head'}:
+        return ''
+    return (
+        '\nAll else fits, so that its head is another: of other classes, say. Make the head that of the checkpoint, '
+        f"for example with model.{role}.cfg_options={{'model.{min(heads)}.num_classes': ...}}"
+    )

@@ -1,4 +1,4 @@
-"""What mmdfad asks of the OpenMMLab packages beside it.
+"""What mmdfad asks of the OpenMMLab packages beside it, and those of each other.
 
 The packages exist in two families with the same import names: OpenMMLab's own (``mmengine``, ``mmsegmentation``, ...)
 and the maintained ``onedl-*`` ones. Nothing here or elsewhere depends on which of the two is installed.
@@ -16,6 +16,15 @@ INSTALL_LINE = 'pip install onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mms
 REQUIRED = {'mmengine': ('0.10.0', '1.0.0'), 'mmcv': ('2.0.0', '3.0.0')}
 # Looked at only when a config asks for a model of theirs.
 OPTIONAL = {'mmpretrain': ('1.0.0', '2.0.0'), 'mmseg': ('1.0.0', '2.0.0')}
+
+# What some types of OpenMMLab need beside their own package: module, the line that installs it, types.
+OPS_LINE = 'MMCV_WITH_OPS=1 pip install --no-deps --force-reinstall --no-build-isolation --no-binary :all: onedl-mmcv'
+NEEDED_BY_TYPES = (
+    ('mmcv._ext', OPS_LINE, {'CCHead', 'DCN', 'DCNv2', 'MSDeformAttnPixelDecoder', 'PSAHead', 'PointHead'}),
+    ('mmdet', 'pip install onedl-mmdetection', {'Mask2FormerHead', 'MaskFormerHead'}),
+    ('timm', 'pip install timm', {'TIMMBackbone', 'TimmClassifier'}),
+    ('transformers', 'pip install transformers', {'HuggingFaceClassifier'}),
+)
 
 
 def check_package(name: str) -> None:
@@ -39,6 +48,39 @@ def check_package(name: str) -> None:
         ) from error
     if not Version(low) <= Version(found) < Version(high):
         raise ImportError(f'{wanted}, but found {name} {found}. Install a suitable one with\n  {INSTALL_LINE}')
+
+
+def check_types(cfg: dict | list) -> None:
+    """Check that what the types of a model's config need is installed, before they are built.
+
+    Some of them fail late without it, or with an error that does not tell what is missing.
+
+    Args:
+        cfg (dict | list): The config.
+
+    Raises:
+        ImportError: If a type needs a package that is missing, with the line that installs it.
+    """
+    name = cfg.get('type') if isinstance(cfg, dict) else None
+    if isinstance(name, str):
+        scope, _, name = name.rpartition('.')
+        if scope.isidentifier() and not is_importable(scope):
+            raise ImportError(f'{scope}.{name} is of the package {scope}, which is not installed')
+        for module, line, types in NEEDED_BY_TYPES:
+            if name in types and not is_importable(module):
+                what = 'the compiled ops of mmcv' if module == 'mmcv._ext' else module
+                raise ImportError(f'{name} needs {what}, which is not installed. Install it with\n  {line}')
+    for value in cfg.values() if isinstance(cfg, dict) else cfg:
+        if isinstance(value, dict | list | tuple):
+            check_types(value)
+
+
+def is_importable(module: str) -> bool:
+    """Whether a module is there, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):  # of the package around it, or of a script
+        return False
 
 
 def check_environment() -> None:

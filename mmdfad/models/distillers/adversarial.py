@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdfad.models.logits import LogitModel, as_logits, detach_auxiliary_heads
-from mmdfad.models.pixels import PixelMap, PixelSpace
+from mmdfad.models.pixels import PixelMap, PixelSpace, resize_images
 from mmdfad.models.players import Player, build_player
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating, frozen
 from mmdfad.utils.state_dict import weights_sha256
+
+from .checks import check_labels, probe_logits
 
 
 @MODELS.register_module()
@@ -108,7 +110,9 @@ class AdversarialDistiller(BaseModel):
         self.replay_loss = _build(replay_loss or dict(type='KLDiscrepancy'), 'replay_loss')
         self.augment = _build(augment, 'augment') if augment else nn.Identity()
         self.teacher_pixels = PixelSpace.of(self.teacher_player.model)
-        self.to_student_pixels = PixelMap(self.teacher_pixels, PixelSpace.of(self.student_player.model))
+        self.to_student_pixels = PixelMap(
+            self.teacher_pixels, PixelSpace.of(self.student_player.model), self.student_player.image_size
+        )
         self.freeze_student_norms = freeze_student_norms
         self.val_agreement = val_agreement
         self.inference_dtype = getattr(torch, inference_dtype) if inference_dtype else None
@@ -153,6 +157,18 @@ class AdversarialDistiller(BaseModel):
             return self.generator(batch.to(self.device, non_blocking=True)).float()
         return self.teacher_player.model.data_preprocessor(batch, False)['inputs']
 
+    def student_logits(self, images: Tensor) -> Tensor:
+        """The student's logits of the teacher's images.
+
+        Args:
+            images (Tensor): Images [N, C, H, W] in the teacher's normalised pixel space.
+
+        Returns:
+            Tensor: Logits [N, K] or [N, K, H, W], as the teacher's, also where the student works at another size.
+        """
+        logits = self.student(self.to_student_pixels(images))
+        return logits if logits.ndim == 2 else resize_images(logits, images.shape[2:])
+
     def imitation_step(self, batch: Tensor | dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Update the student once, to agree with the teacher on generated images.
 
@@ -169,7 +185,7 @@ class AdversarialDistiller(BaseModel):
             with self._inference():
                 images = self.augment(self.synthesize(batch))
                 teacher_logits = self.teacher(images)
-            student_logits = self.student(self.to_student_pixels(images))
+            student_logits = self.student_logits(images)
             loss = self.imitation_loss(student_logits, teacher_logits)
             log = dict(imitation_loss=loss.detach(), agreement=agreement(student_logits, teacher_logits))
             replayed = self._replayed_discrepancy()
@@ -186,7 +202,7 @@ class AdversarialDistiller(BaseModel):
         with self._inference():
             images = self.augment(images)
             teacher_logits = self.teacher(images)
-        return self.replay_loss(self.student(self.to_student_pixels(images)), teacher_logits)
+        return self.replay_loss(self.student_logits(images), teacher_logits)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
@@ -209,7 +225,7 @@ class AdversarialDistiller(BaseModel):
         with frozen(self.student), self._student_norms_for_generation():
             with optim_wrapper.optim_context(self.generator):
                 images = self.synthesize(noise)
-                student_logits = self.student(self.to_student_pixels(images))
+                student_logits = self.student_logits(images)
                 with ExitStack() as stack:
                     for prior in self.generation_priors:
                         stack.enter_context(prior.watching(self.teacher))
@@ -258,7 +274,7 @@ class AdversarialDistiller(BaseModel):
         """
         with evaluating(self):
             images = self.generator(noise.to(self.device))
-            student_logits = self.student(self.to_student_pixels(images))
+            student_logits = self.student_logits(images)
             return images, student_logits.argmax(1), self.teacher(images).argmax(1)
 
     def val_step(self, data: Tensor | dict) -> list:
@@ -274,14 +290,23 @@ class AdversarialDistiller(BaseModel):
         inputs = student.data_preprocessor(data, False)
         samples = student(**inputs, mode='predict')
         if self.val_agreement:
-            teacher_inputs = self.teacher_player.model.data_preprocessor(data, False)['inputs']
-            labels = zip(self.student(inputs['inputs']).argmax(1), self.teacher(teacher_inputs).argmax(1), strict=True)
+            student_labels = self.student(inputs['inputs']).argmax(1)
+            labels = zip(student_labels, self._teacher_labels(data, student_labels), strict=True)
             for sample, (student_label, teacher_label) in zip(samples, labels, strict=True):
                 sample.set_field(student_label, 'student_label')
                 sample.set_field(teacher_label, 'teacher_label')
         return samples
 
     test_step = val_step
+
+    def _teacher_labels(self, data: dict, student_labels: Tensor) -> Tensor:
+        """The teacher's labels on real data, which come at the student's size, if it has one of its own."""
+        images = self.teacher_player.model.data_preprocessor(data, False)['inputs']
+        if self.student_player.image_size is not None:
+            sizes = zip(images.shape[2:], self.generator.image_size, self.student_player.image_size, strict=True)
+            images = resize_images(images, [round(n * own / students) for n, own, students in sizes])
+        logits = self.teacher(images)
+        return (logits if logits.ndim == 2 else resize_images(logits, student_labels.shape[1:])).argmax(1)
 
     def train_step(self, data: Tensor, optim_wrapper: OptimWrapper) -> dict:
         """Refuse mmengine's loops, which know of one step only."""
@@ -299,6 +324,7 @@ class AdversarialDistiller(BaseModel):
     def _apply(self, fn: Callable, recurse: bool = True) -> 'AdversarialDistiller':
         """Let the teacher follow to other devices and types."""
         self.teacher._apply(fn, recurse)
+        self.teacher.eval()  # some attentions cache what they need in eval mode, outside their buffers
         return super()._apply(fn, recurse)
 
     def _set_device(self, device: torch.device) -> None:
@@ -311,14 +337,18 @@ class AdversarialDistiller(BaseModel):
             images = self.generator(torch.zeros(2, self.generator.noise_dim))
             if self.replay is not None:
                 self.replay.allocate(images)
-            teacher_logits = _probe_logits(self.teacher, images, 'teacher')
-            student_logits = _probe_logits(self.student, self.to_student_pixels(images), 'student')
+            teacher_logits = probe_logits(self.teacher, images, 'teacher')
+            student_logits = probe_logits(self.student, self.to_student_pixels(images), 'student')
         if self.teacher.ndim != self.student.ndim:
             kinds = {2: 'a classifier', 4: 'a segmentor'}
             raise DistillError(
                 f'model.teacher is {kinds[self.teacher.ndim]} and model.student is {kinds[self.student.ndim]}; a '
                 'student must be of the same kind'
             )
+        losses = dict(imitation_loss=self.imitation_loss, generation_loss=self.generation_loss)
+        if self.replay is not None:
+            losses['replay_loss'] = self.replay_loss
+        check_labels(self.teacher, self.student, losses, self.generation_priors)
         teacher_classes, student_classes = teacher_logits.shape[1], student_logits.shape[1]
         if teacher_classes != student_classes:
             head = 'head' if self.student.ndim == 2 else 'decode_head'
@@ -373,16 +403,3 @@ def _as_logits(model: nn.Module, role: str) -> LogitModel:
         return as_logits(model)
     except DistillError as error:
         raise DistillError(f'model.{role}: {error}') from error
-
-
-def _probe_logits(model: LogitModel, images: Tensor, role: str) -> Tensor:
-    """Logits of two images, or what is wrong with the images or the model."""
-    try:
-        return model(images)
-    except DistillError as error:
-        raise DistillError(f'model.{role}: {error}') from error
-    except Exception as error:  # each model has its own way to refuse images
-        raise DistillError(
-            f'model.{role} cannot take images of shape {list(images.shape[1:])} ({type(error).__name__}: {error}); '
-            'change model.generator.image_size or model.generator.channels'
-        ) from error

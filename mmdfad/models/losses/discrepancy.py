@@ -50,6 +50,8 @@ class KLDiscrepancy(nn.Module):
         temperature (float): Softmax temperature. Defaults to 1.
     """
 
+    of_softmax = True  # meaningless for the sigmoids of multi-label logits
+
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
         if not temperature > 0:

@@ -21,9 +21,11 @@ class GenerationPrior(nn.Module):
 
     Attributes:
         name (str): What its value is logged as.
+        of_softmax (bool): Whether it takes the logits for those of a softmax.
     """
 
     name: str
+    of_softmax: bool = False
 
     @contextmanager
     def watching(self, teacher: nn.Module) -> Iterator[None]:
@@ -85,6 +87,7 @@ class OneHotPrior(GenerationPrior):
     """Cross-entropy of the teacher with its own label: images it is sure of (DAFL, arXiv 1904.01186)."""
 
     name = 'one_hot'
+    of_softmax = True
 
     def forward(self, teacher_logits: Tensor) -> Tensor:
         return F.cross_entropy(teacher_logits, teacher_logits.argmax(1))
@@ -98,6 +101,7 @@ class BalancePrior(GenerationPrior):
     """
 
     name = 'balance'
+    of_softmax = True
 
     def forward(self, teacher_logits: Tensor) -> Tensor:
         mean = teacher_logits.softmax(1).transpose(0, 1).flatten(1).mean(1)  # [K]

@@ -1,0 +1,15 @@
+"""Any trained model as plain class logits."""
+
+from .base import LogitModel, NoLogits
+from .build import as_logits, detach_auxiliary_heads
+from .classifiers import ClassifierLogits
+from .segmentors import SegmentorLogits
+
+__all__ = [
+    'ClassifierLogits',
+    'LogitModel',
+    'NoLogits',
+    'SegmentorLogits',
+    'as_logits',
+    'detach_auxiliary_heads',
+]

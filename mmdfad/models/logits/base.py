@@ -1,0 +1,127 @@
+"""What all adapters share.
+
+An adapter is a :class:`LogitModel` in the registry ``LOGIT_ADAPTERS`` under the name of a class: of a model, a head or
+a backbone, or of a base of theirs. Names, and not the classes themselves, so that neither mmpretrain nor mmseg is
+imported before a config asks for it. A head of one's own that gives plain logits needs no adapter; another needs::
+
+    @LOGIT_ADAPTERS.register_module(name='MyHead')
+    class MyLogits(ClassifierLogits):
+        def raw_logits(self, images):
+            return self.model(images, mode='tensor')['logits']
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import reduce
+
+from torch import Tensor, nn
+
+from mmdfad.registry import LOGIT_ADAPTERS
+from mmdfad.utils import DistillError
+
+
+class LogitModel(nn.Module):
+    """A model whose ``forward`` is images in, class logits out.
+
+    It is what the distiller trains and compares; ``model`` is the mmpretrain or mmseg model itself, with its own
+    preprocessing, predictions and state dict. Build one with :func:`~mmdfad.models.logits.as_logits`.
+
+    Args:
+        model (nn.Module): The model.
+
+    Attributes:
+        ndim (int): Dimensions of the logits: 2 of [N, K], 4 of [N, K, H, W].
+        multi_label (bool): Whether each class has a sigmoid of its own, instead of one softmax for all.
+        predicting (tuple[str, ...]): Parts of the model that return something else in train mode. Their own flag is
+            put to eval for a forward; the parts in them, such as batch norms and dropout, stay in train mode.
+        idle (tuple[str, ...]): Parts that only the training on labels uses. They keep their weights, without gradient.
+    """
+
+    ndim: int
+    multi_label: bool = False
+    predicting: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        for part in self._parts(self.idle):
+            part.requires_grad_(False)
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        """The model's class logits, before softmax."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits, before softmax, in fp32 also under autocast.
+
+        Args:
+            images (Tensor): Images [N, C, H, W] in the model's normalised pixel space.
+
+        Returns:
+            Tensor: Logits [N, K] of a classifier, [N, K, H, W] of a segmentor.
+
+        Raises:
+            DistillError: If the model returns something else.
+        """
+        with self._as_in_prediction():
+            logits = self.raw_logits(images)
+        if not isinstance(logits, Tensor) or logits.ndim != self.ndim:
+            found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise DistillError(
+                f'{describe(self.model)} gives {found} in place of class logits of shape '
+                f'{"[N, K]" if self.ndim == 2 else "[N, K, H, W]"}'
+            )
+        return logits.float()
+
+    @contextmanager
+    def _as_in_prediction(self) -> Iterator[None]:
+        parts = [part for part in self._parts(self.predicting) if part.training]
+        for part in parts:
+            part.training = False
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.training = True
+
+    def _parts(self, names: tuple[str, ...]) -> list[nn.Module]:
+        """Those of the named parts that this model has."""
+        parts = (reduce(lambda part, key: getattr(part, key, None), name.split('.'), self.model) for name in names)
+        return [part for part in parts if part is not None]
+
+
+class NoLogits(LogitModel):
+    """A kind of model that cannot be distilled.
+
+    Attributes:
+        reason (str): What the model is instead of a classifier or segmentor.
+    """
+
+    reason: str
+
+    def __init__(self, model: nn.Module) -> None:
+        raise refusal(model, self.reason)
+
+
+def adapter_of(part: nn.Module | None) -> type[LogitModel] | None:
+    """The adapter that a model or a part of it asks for by the name of its class or of a base, if any."""
+    names = (cls.__name__ for cls in type(part).__mro__)
+    return next((LOGIT_ADAPTERS.module_dict[name] for name in names if name in LOGIT_ADAPTERS.module_dict), None)
+
+
+def head_of(model: nn.Module) -> nn.Module | None:
+    """The head that gives a model's logits, if it has one; of a cascade the last."""
+    head = getattr(model, 'head', getattr(model, 'decode_head', None))
+    return head[-1] if isinstance(head, nn.ModuleList) else head
+
+
+def describe(model: nn.Module) -> str:
+    """A model and its head by name."""
+    head = head_of(model)
+    return type(model).__name__ if head is None else f'{type(model).__name__} with {type(head).__name__}'
+
+
+def refusal(model: nn.Module, reason: str) -> DistillError:
+    """The error for a model without class logits."""
+    return DistillError(f'{describe(model)} gives no class logits to distil: {reason}')

@@ -1,0 +1,76 @@
+"""From a built model to its adapter."""
+
+from torch import nn
+
+from mmdfad.registry import LOGIT_ADAPTERS
+
+from .base import LogitModel, NoLogits, adapter_of, head_of, refusal
+from .classifiers import ClassifierLogits
+from .segmentors import SegmentorLogits
+
+# By base class, of mmpretrain, mmseg and the packages beside them.
+for _names, _reason in {
+    ('BaseSelfSupervisor',): 'it learns features without labels and knows no classes; fine-tune it as a classifier',
+    ('BaseRetriever',): 'it finds images that resemble an image, and knows no classes',
+    (
+        'Blip2Caption',
+        'BlipCaption',
+        'BlipGrounding',
+        'BlipNLVR',
+        'BlipRetrieval',
+        'BlipVQA',
+        'CLIP',
+        'ChineseCLIP',
+        'Flamingo',
+        'Llava',
+        'MiniGPT4',
+        'OFA',
+        'RAM',
+    ): 'it relates images to text, and has no classes of its own',
+    ('RegressionHead',): 'it gives regression values, not classes',
+    ('DepthEstimator', 'VPDDepthHead'): 'it estimates depth, not classes',
+    ('BaseDetector', 'Base3DDetector'): 'it is a detector, whose classes belong to boxes',
+    ('BasePoseEstimator',): 'it finds keypoints, not classes',
+}.items():
+    LOGIT_ADAPTERS.register_module(name=list(_names), module=type('NoLogits', (NoLogits,), dict(reason=_reason)))
+
+
+def as_logits(model: nn.Module) -> LogitModel:
+    """Wrap a model in the adapter of its class, or else of its head's or backbone's, or else in that of its kind.
+
+    Args:
+        model (nn.Module): A classifier, or an mmseg segmentor.
+
+    Raises:
+        DistillError: If the model has no class logits.
+    """
+    for part in (model, head_of(model), getattr(model, 'backbone', None)):
+        adapter = adapter_of(part)
+        if adapter is not None:
+            return adapter(model)
+    if hasattr(model, 'encode_decode'):
+        return SegmentorLogits(model)
+    if hasattr(model, 'head'):
+        return ClassifierLogits(model)
+    raise refusal(
+        model,
+        'expected an image classifier with a classification head, or a segmentor with encode_decode. If it has logits '
+        'all the same, register an adapter of its class in mmdfad.registry.LOGIT_ADAPTERS',
+    )
+
+
+def detach_auxiliary_heads(model: nn.Module) -> nn.Module | None:
+    """Take the heads off a segmentor that only its own training on labels uses.
+
+    Distillation gives them no gradient, which would waste time and, on several devices, stop the training.
+
+    Args:
+        model (nn.Module): The model; changed in place.
+
+    Returns:
+        nn.Module | None: The heads, or None if it has none.
+    """
+    heads = getattr(model, 'auxiliary_head', None)
+    if heads is not None:
+        model.auxiliary_head = None
+    return heads

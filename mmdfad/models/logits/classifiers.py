@@ -1,0 +1,100 @@
+"""Adapters of classifiers: mmpretrain's, and plain modules."""
+
+import torch
+from torch import Tensor, nn
+
+from mmdfad.registry import LOGIT_ADAPTERS
+
+from .base import LogitModel, NoLogits, adapter_of, refusal
+
+
+@LOGIT_ADAPTERS.register_module(name=['TimmClassifier', 'HuggingFaceClassifier', 'TorchClassifier'])
+class ClassifierLogits(LogitModel):
+    """A classifier that gives plain logits: most of them."""
+
+    ndim = 2
+
+    def __init__(self, model: nn.Module) -> None:
+        if getattr(model, 'head', model) is None:
+            raise refusal(model, 'it has no classification head; set `head` in its config')
+        super().__init__(model)
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        """Logits [N, K]."""
+        return self.model(images, mode='tensor')
+
+
+@LOGIT_ADAPTERS.register_module(name='MultiLabelClsHead')
+class MultiLabelLogits(ClassifierLogits):
+    """A sigmoid for each class: several of them, or none, may hold."""
+
+    multi_label = True
+
+
+@LOGIT_ADAPTERS.register_module(name='ConformerHead')
+class ConformerLogits(ClassifierLogits):
+    """The convolutional and the transformer branch, which are added where the model predicts."""
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        """Logits [N, K]."""
+        return sum(super().raw_logits(images))
+
+
+@LOGIT_ADAPTERS.register_module(name=['DeiTClsHead', 'LeViTClsHead'])
+class DistilledTransformerLogits(ClassifierLogits):
+    """The mean of class and distillation token. In train mode mmpretrain warns of it (DeiT) or refuses it (LeViT)."""
+
+    predicting = ('head',)
+
+
+@LOGIT_ADAPTERS.register_module(name='ArcFaceClsHead')
+class ArcFaceLogits(ClassifierLogits):
+    """Scaled cosines, without the margin that a label would add. The head computes them in fp32."""
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        """Logits [N, K]."""
+        features = self.model.extract_feat(images)[-1].float()
+        with torch.autocast(images.device.type, enabled=False):
+            return self.model.head((features,))
+
+
+@LOGIT_ADAPTERS.register_module(name='MultiTaskHead')
+class SingleTaskLogits(ClassifierLogits):
+    """The one task of a multi-task head; of several, none stands for the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        tasks = model.head.task_heads
+        if len(tasks) != 1:
+            raise refusal(
+                model,
+                f'it has {len(tasks)} tasks ({", ".join(tasks)}), and no class logits that stand for all; distil a '
+                'model with the head of one task',
+            )
+        super().__init__(model)
+        (head,) = tasks.values()
+        adapter = adapter_of(head) or ClassifierLogits
+        if issubclass(adapter, NoLogits):
+            raise refusal(model, f'in its task, {adapter.reason}')
+        self.multi_label = adapter.multi_label
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        """Logits [N, K]."""
+        (logits,) = super().raw_logits(images).values()
+        return logits
+
+
+@LOGIT_ADAPTERS.register_module(name='InceptionV3')
+class InceptionLogits(ClassifierLogits):
+    """Without the auxiliary branch, which only training on labels uses."""
+
+    predicting = ('backbone',)
+    idle = ('backbone.AuxLogits',)
+
+
+@LOGIT_ADAPTERS.register_module(name='LeNet5')
+class LeNetLogits(ClassifierLogits):
+    """mmpretrain's LeNet squeezes the batch away where it is one image."""
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        """Logits [N, K]."""
+        return super().raw_logits(images).reshape(len(images), -1)

@@ -1,0 +1,122 @@
+"""Adapters of mmseg's segmentors."""
+
+import torch
+from torch import Tensor, nn
+
+from mmdfad.registry import LOGIT_ADAPTERS
+from mmdfad.utils import DistillError
+
+from .base import LogitModel, describe, head_of
+
+
+class SegmentorLogits(LogitModel):
+    """A segmentor: EncoderDecoder, CascadeEncoderDecoder or MultimodalEncoderDecoder.
+
+    ``encode_decode`` resizes the logits to the size of the input as the head's ``align_corners`` says. Sliding windows
+    are an affair of inference on large images: here a generated image is always seen whole.
+
+    Binary segmentors with one channel z and a threshold on its sigmoid are given two: (0, z - logit(threshold)). Their
+    argmax is what the segmentor predicts, and their softmax is at the threshold what the sigmoid is at 1/2.
+    """
+
+    ndim = 4
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        """Logits [N, K, H, W]."""
+        size = images.shape[2:]
+        meta = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
+        logits = self.model.encode_decode(images, [meta] * len(images))
+        return self._two_classes(logits) if logits.shape[1] == 1 else logits
+
+    def _two_classes(self, logits: Tensor) -> Tensor:
+        threshold = torch.tensor(head_of(self.model).threshold).logit(eps=1e-6).item()
+        return torch.cat([torch.zeros_like(logits), logits - threshold], dim=1)
+
+
+@LOGIT_ADAPTERS.register_module(name=['DDRHead', 'PIDHead'])
+class BranchLogits(SegmentorLogits):
+    """The main branch alone. In train mode backbone and head give one more for each loss on labels."""
+
+    predicting = ('backbone', 'decode_head')
+    idle = tuple(
+        f'decode_head.{name}' for name in ('p_head', 'p_cls_seg', 'd_head', 'd_cls_seg', 'aux_head', 'aux_cls_seg')
+    )
+
+
+@LOGIT_ADAPTERS.register_module(name='IterativeDecodeHead')
+class LastStageLogits(SegmentorLogits):
+    """K-Net: the last stage, where train mode gives all."""
+
+    predicting = ('decode_head',)
+
+
+@LOGIT_ADAPTERS.register_module(name=['DAHead', 'EncHead'])
+class FusedLogits(SegmentorLogits):
+    """The first of the head's outputs, which it predicts from; the others are for losses on labels."""
+
+    idle = ('decode_head.pam_conv_seg', 'decode_head.cam_conv_seg', 'decode_head.se_layer')
+
+
+@LOGIT_ADAPTERS.register_module(name='LightHamHead')
+class HamburgerLogits(SegmentorLogits):
+    """SegNeXt, whose matrix factorisation starts from new random bases at every forward, even in eval mode.
+
+    So that a teacher says the same of the same image, eval mode starts from fixed ones, the same for each image. They
+    are drawn without touching the global random stream, and are in no state dict. In train mode all is as in mmseg.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        ham = head_of(model).hamburger.ham
+        self.random = ham.rand_init
+        if self.random:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                channels = head_of(model).ham_channels // ham.S
+                ham.register_buffer('bases', ham._build_bases(1, ham.S, channels, ham.R, 'cpu'), persistent=False)
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        """Logits [N, K, H, W]."""
+        ham = head_of(self.model).hamburger.ham
+        ham.rand_init = self.random and self.training
+        try:
+            return super().raw_logits(images)
+        finally:
+            ham.rand_init = self.random
+
+
+@LOGIT_ADAPTERS.register_module(name=['Mask2FormerHead', 'MaskFormerHead', 'SideAdapterCLIPHead'])
+class MaskLogits(SegmentorLogits):
+    """Heads that classify masks: the logarithm of each pixel's class scores.
+
+    A score is the sum over masks of (softmax of the mask's classes, without "no object") x (sigmoid of the mask). So
+    the softmax of these logits is the score's share of all scores, and their argmax is what the segmentor predicts.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        text_encoder = getattr(model, 'text_encoder', None)
+        # Embeddings of class names, of the weights and on the device of the first forward.
+        self._text_cache = getattr(text_encoder, 'cache', {})
+        self._register_load_state_dict_pre_hook(lambda *_: self._text_cache.clear())
+
+    def _apply(self, fn: object, recurse: bool = True) -> 'MaskLogits':
+        self._text_cache.clear()
+        return super()._apply(fn, recurse)
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        """Logits [N, K, H, W]."""
+        return (super().raw_logits(images).float() + 1e-6).log()
+
+
+@LOGIT_ADAPTERS.register_module(name='PointHead')
+class PointRendLogits(SegmentorLogits):
+    """PointRend, refined as in prediction."""
+
+    def __init__(self, model: nn.Module) -> None:
+        if 'subdivision_steps' not in (model.test_cfg or {}):
+            raise DistillError(
+                f'{describe(model)} refines its logits as test_cfg says, but finds no subdivision_steps there; set '
+                'model.test_cfg of the segmentor as in mmseg/configs/point_rend'
+            )
+        super().__init__(model)

@@ -1,0 +1,115 @@
+"""Classifiers that no OpenMMLab package has: torchvision's, timm's, or your own."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from mmdfad.registry import MODELS
+from mmdfad.utils import DistillError
+
+__all__ = ['TorchClassifier']
+
+
+@MODELS.register_module()
+class TorchClassifier(BaseModel):
+    """Any module from images to class logits, as a classifier of OpenMMLab.
+
+    Its predictions are what mmpretrain's metrics and inferencers take; mmpretrain itself is not needed. Its state dict
+    is that of the plain module, so that checkpoints load both ways.
+
+    Args:
+        factory (str): What makes the module: ``'torchvision.models:resnet18'``, or a file in place of the module, as
+            in ``'my/nets.py:resnet32'``.
+        kwargs (dict, optional): Its arguments.
+        data_preprocessor (dict, optional): ``mean`` and ``std`` of the images, in units of 0..255, and ``to_rgb``: True
+            for models of RGB images, as OpenMMLab loads BGR. Or one with a ``type`` of another package. Defaults to
+            images as they are loaded.
+        init_cfg (dict, optional): How to initialise the weights. Defaults to what the factory does.
+
+    Raises:
+        DistillError: If the factory is not found, or gives no module.
+    """
+
+    def __init__(
+        self,
+        factory: str,
+        kwargs: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        cfg = dict(data_preprocessor or {})
+        if 'type' not in cfg:
+            cfg.pop('num_classes', None)  # of a config for mmpretrain
+            cfg.update(type='mmengine.ImgDataPreprocessor', bgr_to_rgb=cfg.pop('to_rgb', False))
+        super().__init__(cfg, init_cfg)
+        self.model = _find(factory)(**(kwargs or {}))
+        if not isinstance(self.model, nn.Module):
+            raise DistillError(f'{factory} must make a torch.nn.Module, but made a {type(self.model).__name__}')
+        self._register_state_dict_hook(_strip_prefix)
+        self._register_load_state_dict_pre_hook(_add_prefix)
+
+    def forward(
+        self, inputs: Tensor, data_samples: Sequence[BaseDataElement] | None = None, mode: str = 'tensor'
+    ) -> Tensor | dict[str, Tensor] | list[BaseDataElement]:
+        """Logits, a loss, or predictions.
+
+        Args:
+            inputs (Tensor): Normalised images [N, C, H, W].
+            data_samples (Sequence[BaseDataElement], optional): One for each image, with ``gt_label`` [1] for the loss.
+            mode (str): ``'tensor'``, ``'loss'`` or ``'predict'``.
+
+        Returns:
+            Tensor | dict[str, Tensor] | list[BaseDataElement]: Logits [N, K]; ``loss``, the cross-entropy; or the
+            samples with ``pred_score`` [K] and ``pred_label`` [1].
+        """
+        logits = self.model(inputs)
+        if mode == 'tensor':
+            return logits
+        if mode == 'loss':
+            return dict(loss=F.cross_entropy(logits, torch.cat([sample.gt_label for sample in data_samples])))
+        samples = data_samples or [BaseDataElement() for _ in inputs]
+        for sample, scores in zip(samples, logits.float().softmax(1), strict=True):
+            sample.set_field(scores, 'pred_score')
+            sample.set_field(scores.argmax(0, keepdim=True), 'pred_label')
+        return list(samples)
+
+
+def _find(factory: str) -> Any:
+    """The callable that ``module:name`` or ``file.py:name`` stands for."""
+    where, colon, name = factory.rpartition(':')
+    if not colon:
+        raise DistillError(f"factory must be 'package.module:callable' or 'file.py:callable', but found {factory!r}")
+    try:
+        module = _run_file(where) if where.endswith('.py') else import_module(where)
+        return getattr(module, name)
+    except (ImportError, OSError, AttributeError) as error:
+        raise DistillError(f'cannot find factory={factory!r}: {type(error).__name__}: {error}') from error
+
+
+def _run_file(path: str) -> ModuleType:
+    spec = spec_from_file_location(Path(path).stem, path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _strip_prefix(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, metadata: dict) -> None:
+    """Leave ``model.`` out of the names of a state dict."""
+    inner = f'{prefix}model.'
+    for key in [key for key in state_dict if key.startswith(inner)]:
+        state_dict[prefix + key.removeprefix(inner)] = state_dict.pop(key)
+
+
+def _add_prefix(state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Add ``model.`` to the names of a state dict that is to be loaded."""
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        state_dict[f'{prefix}model.{key.removeprefix(prefix)}'] = state_dict.pop(key)
