@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
+from mmdfad.models.logits import reason_against
 from mmdfad.utils import DistillError, require_positive
 from mmdfad.utils.compat import OPTIONAL, check_package, check_types, is_importable
 from mmdfad.utils.config import read_config
@@ -127,7 +128,9 @@ def build_model(plain: Config, role: str) -> nn.Module:
     Raises:
         DistillError: If a package is missing, or it cannot be built as its config says.
     """
-    scope = plain.default_scope
+    scope, kind = plain.default_scope, plain.model.type
+    if reason_against(str(kind)):
+        raise DistillError(f'model.{role}: {kind} gives no class logits to distil: {reason_against(str(kind))}')
     try:
         if scope in OPTIONAL:
             check_package(scope)
@@ -143,7 +146,7 @@ def build_model(plain: Config, role: str) -> nn.Module:
         with DefaultScope.overwrite_default_scope(scope):
             model = ROOT_MODELS.build(copy.deepcopy(plain.model))
     except Exception as error:  # each model has its own way to refuse its arguments
-        raise DistillError(f'cannot build model.{role} of type {plain.model.type}: {error}') from error
+        raise DistillError(f'cannot build model.{role} of type {kind}: {error}') from error
     if hasattr(model, 'init_weights'):
         model.init_weights()
     # A teacher has no use for statistics over devices, and mmengine looks after the student's.

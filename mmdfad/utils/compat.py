@@ -19,8 +19,9 @@ OPTIONAL = {'mmpretrain': ('1.0.0', '2.0.0'), 'mmseg': ('1.0.0', '2.0.0')}
 
 # What some types of OpenMMLab need beside their own package: module, the line that installs it, types.
 OPS_LINE = 'MMCV_WITH_OPS=1 pip install --no-deps --force-reinstall --no-build-isolation --no-binary :all: onedl-mmcv'
+OPS_TYPES = {'CCHead', 'DCN', 'DCNv2', 'MSDeformAttnPixelDecoder', 'PSAHead', 'PointHead', 'SideAdapterCLIPHead'}
 NEEDED_BY_TYPES = (
-    ('mmcv._ext', OPS_LINE, {'CCHead', 'DCN', 'DCNv2', 'MSDeformAttnPixelDecoder', 'PSAHead', 'PointHead'}),
+    ('mmcv._ext', OPS_LINE, OPS_TYPES),
     ('mmdet', 'pip install onedl-mmdetection', {'Mask2FormerHead', 'MaskFormerHead'}),
     ('timm', 'pip install timm', {'TIMMBackbone', 'TimmClassifier'}),
     ('transformers', 'pip install transformers', {'HuggingFaceClassifier'}),

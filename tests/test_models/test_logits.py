@@ -1,12 +1,148 @@
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, TINY_SEG, build_model
+from conftest import TINY, TINY_SEG, assert_same_state, build_model
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
+from torch import nn
 
-from mmdfad.models.logits import as_logits
+from mmdfad.models.logits import ClassifierLogits, as_logits
+from mmdfad.registry import LOGIT_ADAPTERS
 from mmdfad.utils import DistillError
+
+BN, CE = dict(type='BN'), dict(type='CrossEntropyLoss')
+GAP = dict(type='GlobalAveragePooling')
+RESNET = dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4)
+RESNET_V1C = dict(
+    type='ResNetV1c',
+    depth=18,
+    base_channels=4,
+    stem_channels=4,
+    dilations=(1, 1, 2, 4),
+    strides=(1, 2, 1, 1),
+    norm_cfg=BN,
+    contract_dilation=True,
+)
+
+
+def classifier(backbone, head, neck=None):
+    return dict(type='ImageClassifier', backbone=backbone, neck=neck, head=dict(head))
+
+
+def head(kind, **changes):
+    common = dict(in_channels=32, in_index=3, channels=8, num_classes=5, norm_cfg=BN, align_corners=False)
+    return dict(type=kind, dropout_ratio=0, loss_decode=CE, **common) | changes
+
+
+def segmentor(decode_head, backbone=RESNET_V1C, **kwargs):
+    common = dict(type='EncoderDecoder', train_cfg=dict(), test_cfg=dict(mode='whole'))
+    return common | dict(backbone=backbone, decode_head=decode_head) | kwargs
+
+
+CONFORMER = dict(embed_dims=24, depths=6, num_heads=2, channel_ratio=1)
+DEIT = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+EFFICIENTFORMER = dict(
+    layers=[1, 1, 1, 1], embed_dims=[8, 8, 16, 448], downsamples=[False, True, True, True], vit_num=1
+)
+LINEAR = dict(type='LinearClsHead', num_classes=5, in_channels=32)
+# name: (config, input, multi-label)
+CLASSIFIERS = {
+    'linear': (classifier(RESNET, LINEAR, GAP), (3, 16, 16), False),
+    'conformer': (
+        classifier(
+            dict(type='Conformer', arch=CONFORMER, base_channels=8, patch_size=16),
+            dict(type='ConformerHead', num_classes=5, in_channels=[32, 24]),
+        ),
+        (3, 32, 32),
+        False,
+    ),
+    'deit': (
+        classifier(
+            dict(type='DistilledVisionTransformer', arch=DEIT, img_size=32, patch_size=16),
+            dict(type='DeiTClsHead', num_classes=5, in_channels=16),
+        ),
+        (3, 32, 32),
+        False,
+    ),
+    'levit': (  # mmpretrain takes no smaller one: its check of custom architectures asks for other keys than it uses
+        classifier(
+            dict(type='LeViT', arch='128s', img_size=64), dict(type='LeViTClsHead', num_classes=5, in_channels=384), GAP
+        ),
+        (3, 64, 64),
+        False,
+    ),
+    'efficientformer': (
+        classifier(
+            dict(type='EfficientFormer', arch=EFFICIENTFORMER),
+            dict(type='EfficientFormerClsHead', num_classes=5, in_channels=448),
+            dict(type='GlobalAveragePooling', dim=1),
+        ),
+        (3, 224, 224),
+        False,
+    ),
+    'arcface': (classifier(RESNET, dict(LINEAR, type='ArcFaceClsHead'), GAP), (3, 16, 16), False),
+    'multi_label': (classifier(RESNET, dict(LINEAR, type='MultiLabelLinearClsHead'), GAP), (3, 16, 16), True),
+    'csra': (classifier(RESNET, dict(LINEAR, type='CSRAClsHead', num_heads=2, lam=0.1)), (3, 16, 16), True),
+    'inception': (
+        classifier(dict(type='InceptionV3', num_classes=5, aux_logits=True), dict(type='ClsHead')),
+        (3, 107, 107),  # the smallest that the auxiliary branch takes
+        False,
+    ),
+    'without_fc': (classifier(dict(type='LeNet5', num_classes=5), dict(type='ClsHead')), (1, 32, 32), False),
+}
+KNET = dict(
+    type='IterativeDecodeHead',
+    num_stages=2,
+    kernel_generate_head=head('FCNHead', num_convs=1, concat_input=False),
+    kernel_update_head=[
+        dict(
+            type='KernelUpdateHead',
+            num_classes=5,
+            num_heads=2,
+            num_mask_fcs=1,
+            feedforward_channels=16,
+            in_channels=8,
+            out_channels=8,
+            kernel_updator_cfg=dict(type='KernelUpdator', in_channels=8, feat_channels=8, out_channels=8),
+        )
+    ]
+    * 2,
+)
+CASCADE = [head('FCNHead', num_convs=1, concat_input=False), head('OCRHead', ocr_channels=4)]
+SEGMENTORS = {
+    'uper': segmentor(head('UPerHead', in_channels=[4, 8, 16, 32], in_index=[0, 1, 2, 3])),
+    'cascade': segmentor(CASCADE, type='CascadeEncoderDecoder', num_stages=2),
+    'pidnet': segmentor(
+        head('PIDHead', in_channels=16, in_index=-1, loss_decode=[CE] * 4),
+        dict(type='PIDNet', channels=4, ppm_channels=8, num_stem_blocks=1, num_branch_blocks=1),
+    ),
+    'ddrnet': segmentor(
+        head('DDRHead', in_channels=16, in_index=-1, loss_decode=[CE] * 2),
+        dict(type='DDRNet', channels=4, ppm_channels=8),
+    ),
+    'knet': segmentor(KNET),
+    'encnet': segmentor(head('EncHead', in_channels=[16, 32], in_index=(2, 3), num_codes=4, add_lateral=True)),
+    'danet': segmentor(head('DAHead', pam_channels=4)),
+    'emanet': segmentor(head('EMAHead', ema_channels=8, num_bases=4, num_stages=2)),
+}
+SEGNEXT = segmentor(
+    head('LightHamHead', in_channels=[16, 32], in_index=[2, 3], ham_channels=8, ham_kwargs=dict(MD_R=4))
+)
+BINARY = segmentor(head('FCNHead', num_convs=1, num_classes=2, out_channels=1, threshold=0.3))
+
+
+def make(cfg, scope='mmpretrain'):
+    """A model with weights that tell its inputs apart."""
+    torch.manual_seed(0)
+    model = build_model(cfg, scope)
+    for name, p in model.named_parameters():
+        if p.ndim > 1 and p.numel() < 100_000:
+            nn.init.xavier_normal_(p)
+        elif 'bias' in name:
+            nn.init.normal_(p, 0, 0.1)
+    return model
 
 
 def tiny(**changes):
@@ -15,22 +151,161 @@ def tiny(**changes):
     return build_model(cfg)
 
 
-def test_logits_are_those_that_the_model_predicts_from():
-    model = tiny().eval()
-    images = torch.randn(3, 3, 16, 16)
-    logits = as_logits(model)(images)
-    scores = torch.stack([sample.pred_score for sample in model(images, mode='predict')])
+@pytest.mark.parametrize('name', CLASSIFIERS)
+def test_logits_of_classifiers_are_those_that_they_predict_from(name):
+    cfg, shape, multi_label = CLASSIFIERS[name]
+    model = make(cfg).eval()
+    images = torch.randn(3, *shape)
+    adapter = as_logits(model)
+    with torch.no_grad():
+        logits = adapter(images)
+        scores = torch.stack([sample.pred_score for sample in model(images, mode='predict')])
     assert logits.shape == (3, 5)
-    torch.testing.assert_close(logits.softmax(1), scores)
+    assert not torch.allclose(logits[0], logits[1])
+    assert adapter.multi_label == multi_label
+    torch.testing.assert_close(logits.sigmoid() if multi_label else logits.softmax(1), scores)
 
 
-def test_logits_are_fp32_under_autocast_and_differentiable():
-    images = torch.randn(3, 3, 16, 16, requires_grad=True)
+METAS = [dict(ori_shape=(64, 32), img_shape=(64, 32), pad_shape=(64, 32), padding_size=[0] * 4)] * 2
+
+
+@pytest.mark.parametrize('name', SEGMENTORS)
+def test_logits_of_segmentors_are_those_that_they_infer(name):
+    model = make(SEGMENTORS[name], 'mmseg').eval()
+    images = torch.randn(2, 3, 64, 32)
+    with torch.no_grad():
+        logits = as_logits(model)(images)
+        expected = model.inference(images, METAS)
+    assert logits.shape == (2, 5, 64, 32)
+    assert logits.std() > 0
+    torch.testing.assert_close(logits, expected)
+
+
+@pytest.mark.parametrize('name', [*CLASSIFIERS, *SEGMENTORS, 'segnext', 'binary'])
+def test_train_mode(name):
+    """Logits of the same form, gradients to the images and to every weight that has a part in them, no warnings."""
+    if name in CLASSIFIERS:
+        cfg, shape, _ = CLASSIFIERS[name]
+        model = make(cfg)
+    else:
+        cfg, shape = dict(SEGMENTORS, segnext=SEGNEXT, binary=BINARY)[name], (3, 64, 32)
+        model = make(cfg, 'mmseg')
+    keys = model.state_dict().keys()
+    adapter = as_logits(model).train()
+    images = torch.randn(2, *shape, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        logits = adapter(images)
+    assert logits.shape[:2] == (2, 2 if name == 'binary' else 5)
+    logits.square().sum().backward()
+    assert images.grad.isfinite().all()
+    assert images.grad.abs().sum() > 0
+    assert not [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert all(module.training for module in adapter.modules())
+    assert model.state_dict().keys() == keys
+    assert (
+        model.state_dict().keys()
+        == build_model(cfg, 'mmpretrain' if name in CLASSIFIERS else 'mmseg').state_dict().keys()
+    )
+
+
+def test_batch_norm_and_dropout_stay_in_train_mode_where_a_head_predicts():
+    """PIDNet's main branch, of the modules' own train-mode statistics."""
+    model = make(SEGMENTORS['pidnet'], 'mmseg').train()
+    images = torch.randn(2, 3, 64, 32)
+    expected = F.interpolate(model._forward(images)[1], (64, 32), mode='bilinear')  # (p, i, d) in train mode
+    torch.testing.assert_close(as_logits(model)(images), expected)
+
+
+def test_conformer_adds_its_branches_in_train_mode_too():
+    model = make(CLASSIFIERS['conformer'][0]).train()
+    images = torch.randn(2, 3, 32, 32)
+    torch.manual_seed(1)
+    convolution, transformer = model(images)
+    torch.manual_seed(1)
+    torch.testing.assert_close(as_logits(model)(images), convolution + transformer)
+
+
+def test_the_one_task_of_a_multi_task_head():
+    common = dict(num_classes=5, in_channels=32)
+    heads = dict(LinearClsHead=False, MultiLabelLinearClsHead=True)
+    for kind, multi_label in heads.items():
+        task = dict(type='MultiTaskHead', task_heads=dict(a=dict(type=kind, **common)))
+        model = make(classifier(RESNET, task, GAP)).eval()
+        images = torch.randn(2, 3, 16, 16)
+        adapter = as_logits(model)
+        assert adapter.multi_label == multi_label
+        assert torch.equal(adapter(images), model(images)['a'])
+
+
+def test_one_image():
+    """mmpretrain's LeNet squeezes it."""
+    model = make(CLASSIFIERS['without_fc'][0]).eval()
+    images = torch.randn(2, 1, 32, 32)
+    torch.testing.assert_close(as_logits(model)(images[:1]), as_logits(model)(images)[:1])
+
+
+@pytest.mark.parametrize('name', ['linear', 'arcface', 'deit'])
+def test_logits_are_fp32_under_autocast_and_differentiable(name):
+    cfg, shape, _ = CLASSIFIERS[name]
+    adapter = as_logits(make(cfg))
+    images = torch.randn(3, *shape, requires_grad=True)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        logits = as_logits(tiny())(images)
+        logits = adapter(images)
     assert logits.dtype == torch.float32
     logits.square().sum().backward()
     assert images.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('threshold', [0.3, 0.5, 0.8])
+def test_binary_segmentors_are_of_two_classes(threshold):
+    cfg = segmentor(head('FCNHead', num_convs=1, num_classes=2, out_channels=1, threshold=threshold))
+    model = make(cfg, 'mmseg').eval()
+    with torch.no_grad():
+        images = torch.randn(2, 3, 64, 32)
+        model.decode_head.conv_seg.bias -= model.inference(images, METAS).mean() - torch.tensor(threshold).logit()
+        logits = as_logits(model)(images)
+        predicted = torch.stack([sample.pred_sem_seg.data[0] for sample in model(images, mode='predict')])
+        scores = model.inference(images, METAS).sigmoid()[:, 0]
+    assert 0.05 < predicted.mean() < 0.95
+    assert torch.equal(logits.argmax(1), predicted.long())
+    # softmax is the sigmoid, shifted so that the threshold is at 1/2
+    odds = scores / (1 - scores) * (1 - threshold) / threshold
+    torch.testing.assert_close(logits.softmax(1)[:, 1], odds / (1 + odds), rtol=1e-4, atol=1e-5)
+
+
+def test_segnext_is_deterministic_in_eval_mode_and_leaves_the_random_stream_alone():
+    model = make(SEGNEXT, 'mmseg').eval()
+    keys = model.state_dict().keys()
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        assert not torch.equal(model(images), model(images))  # mmseg's own
+        state = torch.get_rng_state()
+        adapter = as_logits(model).eval()
+        logits = adapter(images)
+        assert torch.equal(adapter(images), logits)
+        # of an image, wherever it stands in a batch
+        torch.testing.assert_close(adapter(images.flip(0)).flip(0), logits)
+        assert torch.equal(as_logits(make(SEGNEXT, 'mmseg').eval())(images), logits)
+    torch.set_rng_state(state)
+    as_logits(model)(images)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.state_dict().keys() == keys
+    adapter.train()
+    torch.manual_seed(1)
+    one = adapter(images)
+    assert not torch.equal(one, adapter(images))  # as mmseg trains it
+    assert model.decode_head.hamburger.ham.rand_init
+
+
+def test_bases_of_emanet_move_in_train_mode_only():
+    model = make(SEGMENTORS['emanet'], 'mmseg')
+    adapter, images = as_logits(model), torch.randn(2, 3, 32, 32)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    adapter.eval()(images)
+    assert_same_state(model.state_dict(), before)
+    adapter.train()(images)
+    assert not torch.equal(model.decode_head.ema_module.bases, before['decode_head.ema_module.bases'])
 
 
 @pytest.mark.parametrize('size', [(32, 32), (24, 40), (33, 17)])
@@ -50,32 +325,80 @@ def test_segmentor_logits_are_those_that_it_predicts_from(role, size):
     torch.testing.assert_close(logits, expected)
 
 
-def test_cascade_logits_are_of_the_last_stage():
-    head = Config.fromfile(TINY_SEG).model.student.decode_head
-    common = dict(in_index=3, in_channels=32, channels=8, num_classes=5, norm_cfg=dict(type='BN'), align_corners=False)
-    cfg = Config.fromfile(TINY_SEG).model.student
-    cfg.update(type='CascadeEncoderDecoder', num_stages=2, pretrained=None, auxiliary_head=None)
-    cfg.decode_head = [
-        dict(type='FCNHead', num_convs=1, concat_input=False, loss_decode=head.loss_decode, **common),
-        dict(type='OCRHead', ocr_channels=4, loss_decode=head.loss_decode, **common),
-    ]
-    model = revert_sync_batchnorm(build_model(cfg, 'mmseg')).eval()
-    images = torch.randn(2, 3, 32, 32, requires_grad=True)
-    logits = as_logits(model)(images)
-    assert logits.shape == (2, 5, 32, 32)
-    torch.testing.assert_close(logits[0], model(images, mode='predict')[0].seg_logits.data)
-    logits.square().sum().backward()
-    assert images.grad.abs().sum() > 0
+def test_an_adapter_of_ones_own():
+    """For a head of one's own, by the name of its class or of a base of it."""
+    from mmpretrain.registry import MODELS
+
+    class DictHead(MODELS.get('LinearClsHead')):
+        def forward(self, feats):
+            return dict(scores=super().forward(feats))
+
+    class SpecialDictHead(DictHead):
+        pass
+
+    model = tiny()
+    model.head = SpecialDictHead(num_classes=5, in_channels=32)
+    images = torch.randn(2, 3, 16, 16)
+    with pytest.raises(DistillError, match=r'ImageClassifier with SpecialDictHead gives dict in place of class logits'):
+        as_logits(model)(images)
+    try:
+
+        @LOGIT_ADAPTERS.register_module(name='DictHead')
+        class DictLogits(ClassifierLogits):
+            def raw_logits(self, images):
+                return self.model(images)['scores']
+
+        assert as_logits(model).eval()(images).shape == (2, 5)
+    finally:
+        LOGIT_ADAPTERS.module_dict.pop('DictHead')
 
 
-def test_models_without_logits_are_refused():
-    with pytest.raises(DistillError, match=r'ImageClassifier gives no class logits.*classification head'):
-        as_logits(tiny(head=None))
-    with pytest.raises(DistillError, match='Linear gives no class logits'):
-        as_logits(torch.nn.Linear(2, 2))
+# Models that have no class logits.
+
+SELF_SUPERVISED = dict(
+    type='SimSiam',
+    backbone=RESNET,
+    neck=dict(type='NonLinearNeck', in_channels=32, hid_channels=8, out_channels=8),
+    head=dict(
+        type='LatentPredictHead',
+        loss=dict(type='CosineSimilarityLoss'),
+        predictor=dict(type='NonLinearNeck', in_channels=8, hid_channels=8, out_channels=8, with_avg_pool=False),
+    ),
+)
+RETRIEVER = dict(
+    type='ImageToImageRetriever',
+    image_encoder=[RESNET, GAP],
+    head=dict(LINEAR, type='ArcFaceClsHead'),
+    prototype=torch.zeros(2, 32),
+)
+DEPTH = dict(segmentor(head('FCNHead', num_classes=1, out_channels=1)), type='DepthEstimator')
+TASKS = dict(type='MultiTaskHead', task_heads=dict(cat=LINEAR, dog=LINEAR))
+VALUE = dict(type='LinearRegressionHead', num_classes=1, in_channels=32)
+REFUSED = {
+    'no head': (
+        classifier(RESNET, {}, GAP) | dict(head=None),
+        'ImageClassifier gives no class logits to distil: it has no c',
+    ),
+    'regression': (classifier(RESNET, VALUE, GAP), 'with LinearRegressionHead gives .* regression values, not classes'),
+    'tasks': (classifier(RESNET, TASKS, GAP), r'it has 2 tasks \(cat, dog\), and no class logits that stand for all'),
+    'regression task': (
+        classifier(RESNET, dict(type='MultiTaskHead', task_heads=dict(a=VALUE)), GAP),
+        'in its task, it gives regression values',
+    ),
+    'self-supervised': (SELF_SUPERVISED, 'SimSiam .*learns features without labels and knows no classes; fine-tune'),
+    'retriever': (RETRIEVER, 'ImageToImageRetriever .*finds images that resemble an image'),
+    'depth': (DEPTH, 'DepthEstimator .*estimates depth, not classes'),
+}
 
 
-def test_heads_without_plain_logits_are_refused():
-    head = dict(type='MultiTaskHead', task_heads=dict(a=dict(type='LinearClsHead', num_classes=2)), in_channels=32)
-    with pytest.raises(DistillError, match=r'ImageClassifier with MultiTaskHead gives dict in place of class logits'):
-        as_logits(tiny(head=head))(torch.randn(2, 3, 16, 16))
+@pytest.mark.parametrize('name', REFUSED)
+def test_models_without_logits_are_refused_with_the_reason(name):
+    cfg, reason = REFUSED[name]
+    model = build_model(cfg, 'mmseg' if name == 'depth' else 'mmpretrain')
+    with pytest.raises(DistillError, match=reason):
+        as_logits(model)
+
+
+def test_what_is_no_openmmlab_model_is_refused():
+    with pytest.raises(DistillError, match=r'Linear gives no class logits.*register an adapter of its class in mmdfad'):
+        as_logits(nn.Linear(2, 2))

@@ -1,6 +1,6 @@
 """Any trained model as plain class logits."""
 
-from .base import LogitModel, NoLogits
+from .base import LogitModel, NoLogits, reason_against
 from .build import as_logits, detach_auxiliary_heads
 from .classifiers import ClassifierLogits
 from .segmentors import SegmentorLogits
@@ -12,4 +12,5 @@ __all__ = [
     'SegmentorLogits',
     'as_logits',
     'detach_auxiliary_heads',
+    'reason_against',
 ]

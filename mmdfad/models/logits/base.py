@@ -110,6 +110,12 @@ def adapter_of(part: nn.Module | None) -> type[LogitModel] | None:
     return next((LOGIT_ADAPTERS.module_dict[name] for name in names if name in LOGIT_ADAPTERS.module_dict), None)
 
 
+def reason_against(name: str) -> str | None:
+    """Why models of a type cannot be distilled, if that is known from its name; some need much to be built at all."""
+    adapter = LOGIT_ADAPTERS.module_dict.get(name.rpartition('.')[2])
+    return adapter.reason if adapter is not None and issubclass(adapter, NoLogits) else None
+
+
 def head_of(model: nn.Module) -> nn.Module | None:
     """The head that gives a model's logits, if it has one; of a cascade the last."""
     head = getattr(model, 'head', getattr(model, 'decode_head', None))

@@ -78,7 +78,7 @@ class HamburgerLogits(SegmentorLogits):
     def raw_logits(self, images: Tensor) -> Tensor:
         """Logits [N, K, H, W]."""
         ham = head_of(self.model).hamburger.ham
-        ham.rand_init = self.random and self.training
+        ham.rand_init = self.random and self.model.training
         try:
             return super().raw_logits(images)
         finally:
