@@ -25,7 +25,7 @@ def read_version() -> str:
 
 
 def add_mim_extension() -> None:
-    """Put configs, tools and the model index where OpenMMLab looks for them: in mmdfad/.mim.
+    """Put configs, tools and the model index where OpenMMLab looks for them, in mmdfad/.mim, and what configs need.
 
     They are linked for a development install, and copied into a wheel.
     """
@@ -35,7 +35,7 @@ def add_mim_extension() -> None:
     mim = ROOT / 'mmdfad/.mim'
     shutil.rmtree(mim, ignore_errors=True)
     mim.mkdir(parents=True)
-    for name in ('configs', 'tools', 'model-index.yml'):
+    for name in ('configs', 'examples', 'tools', 'model-index.yml'):
         source, target = ROOT / name, mim / name
         if command & EDITABLE:
             target.symlink_to(Path('../..') / name)

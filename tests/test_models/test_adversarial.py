@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from conftest import TINY_SEG, assert_same_state, both_tasks, build_runner
+from conftest import TINY, TINY_SEG, assert_same_state, both_tasks, build_runner
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
@@ -226,6 +226,44 @@ def test_segmentors_give_dense_labels_and_lose_their_auxiliary_heads(build):
     assert not any(isinstance(m, torch.nn.SyncBatchNorm) for m in distiller.teacher.modules())
 
 
+@both_tasks
+@pytest.mark.parametrize('size', [(20, 28), (48, 40)])
+def test_a_student_of_another_size(build, size):
+    """It sees resized images and its logits are those of the teacher's pixels; both steps go through."""
+    distiller, optim = build(model__student__image_size=size)
+    images = distiller.generator(torch.randn(4, 16))
+    seen = []
+    handle = distiller.student.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[2:]))
+    logits = distiller.student_logits(images)
+    handle.remove()
+    assert seen == [size]
+    assert logits.shape == distiller.teacher(images).shape
+    with torch.no_grad():
+        assert distiller.generation_step(torch.randn(4, 16), optim['generator'])['generation_loss'] < 0
+        own = distiller.eval().student(distiller.to_student_pixels(images))
+        if logits.ndim == 4:
+            own = torch.nn.functional.interpolate(
+                own, images.shape[2:], mode='bilinear', antialias=size[0] > images.shape[2]
+            )
+        torch.testing.assert_close(distiller.student_logits(images), own)
+    assert distiller.imitation_step(torch.randn(4, 16), optim['student'])['imitation_loss'] > 0
+    _, student_labels, teacher_labels = distiller.probe(torch.randn(4, 16))
+    assert student_labels.shape == teacher_labels.shape
+
+
+def test_agreement_on_data_of_the_students_size(build):
+    """The teacher, of 16 pixels, gets them resized."""
+    distiller, _ = build(model__val_agreement=True, model__student__image_size=24)
+    distiller.eval()
+    data = dict(inputs=torch.randint(0, 256, (4, 3, 24, 24)))
+    teacher = distiller.teacher_player.model
+    inputs = torch.nn.functional.interpolate(
+        teacher.data_preprocessor(data)['inputs'], (16, 16), mode='bilinear', antialias=True
+    )
+    expected = teacher(inputs).argmax(1)
+    assert [int(sample.teacher_label) for sample in distiller.val_step(data)] == expected.tolist()
+
+
 # Predictions are the student's own.
 
 
@@ -292,6 +330,114 @@ def test_image_size(build):
         model__student__backbone=dict(_delete_=True, type='VGG', depth=11, num_classes=5),
         model__student__neck=None,
         model__student__head=dict(_delete_=True, type='ClsHead'),
+    )
+
+
+SWIN = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='SwinTransformer',
+        arch=dict(embed_dims=8, depths=[1, 1], num_heads=[1, 1]),
+        img_size=32,
+        patch_size=2,
+        window_size=8,
+    ),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=5, in_channels=16),
+)
+MIXER = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='MlpMixer',
+        arch=dict(embed_dims=8, num_layers=1, tokens_mlp_dims=8, channels_mlp_dims=8),
+        img_size=32,
+        patch_size=8,
+    ),
+    neck=dict(type='GlobalAveragePooling', dim=1),
+    head=dict(type='LinearClsHead', num_classes=5, in_channels=8),
+)
+
+
+@pytest.mark.parametrize('model', [SWIN, MIXER], ids=['windows', 'positions'])
+def test_sizes_that_a_backbone_is_built_for(build, model):
+    """Too small for the windows, or for the positions: said at build time; a size of its own is the remedy."""
+    message = r'model.student cannot take images of shape \[3, 16, 16\] .*or model.student.image_size'
+    fails(build, message, model__student=dict(model, _delete_=True))
+    distiller, optim = build(model__student=dict(model, image_size=32, _delete_=True))
+    assert distiller.imitation_step(torch.randn(4, 16), optim['student'])['imitation_loss'] > 0
+    message = r'model.student cannot take images of shape \[3, 12, 12\] .*or model.student.image_size'
+    fails(build, message, model__student=dict(model, image_size=12, _delete_=True))
+    message = r'model.teacher cannot take images of shape \[3, 16, 16\] .*change model.generator.image_size'
+    teacher = dict(model, checkpoint=None, _delete_=True)
+    fails(build, message, model__teacher=teacher, model__allow_random_teacher=True)
+
+
+def multi_label(**changes):
+    head = dict(type='MultiLabelLinearClsHead', num_classes=5, _delete_=True)
+    return dict(
+        model__teacher__head=dict(head, in_channels=64),
+        model__student__head=dict(head, in_channels=32),
+        model__teacher__checkpoint=None,
+        model__allow_random_teacher=True,
+        **changes,
+    )
+
+
+def test_one_label_and_several(build):
+    several = multi_label()
+    several.pop('model__teacher__head')
+    fails(
+        build,
+        r'model.teacher is single-label \(one softmax\) and model.student is multi-label .*such as LinearClsHead',
+        **several,
+    )
+
+
+def test_one_label_and_several_the_other_way(build):
+    several = multi_label()
+    several.pop('model__student__head')
+    fails(build, r'model.teacher is multi-label .* and model.student is single-label .* MultiLabelLinear', **several)
+
+
+def test_multi_label_models_are_distilled_by_logits_only(build):
+    distiller, optim = build(**multi_label())
+    assert distiller.teacher.multi_label
+    assert distiller.imitation_step(torch.randn(4, 16), optim['student'])['imitation_loss'] > 0
+    kl = dict(type='KLDiscrepancy')
+    message = (
+        r"model.{}=KLDiscrepancy compares softmaxes, but the teacher is multi-label .*dict\(type='L1Discrepancy'\)"
+    )
+    fails(build, message.format('imitation_loss'), model__imitation_loss=kl)
+    fails(build, message.format('generation_loss'), model__imitation_loss=None, model__generation_loss=kl)
+    replay = dict(type='ReplayPool', capacity=4, batch_size=4, push=4)
+    fails(build, message.format('replay_loss'), model__generation_loss=None, model__replay=replay)
+    fails(
+        build,
+        r'OneHotPrior takes a softmax over classes, but the teacher is multi-label .*model.generation_priors',
+        model__replay=None,
+        model__generation_priors=[dict(type='OneHotPrior')],
+    )
+
+
+def test_self_supervised_models_are_refused(build):
+    teacher = Config.fromfile(TINY).model.teacher
+    selfsup = dict(
+        type='SimSiam',
+        backbone=teacher.backbone,
+        neck=dict(type='NonLinearNeck', in_channels=64, hid_channels=8, out_channels=8),
+        head=dict(
+            type='LatentPredictHead',
+            loss=dict(type='CosineSimilarityLoss'),
+            predictor=dict(type='LinearNeck', in_channels=8, out_channels=8),
+        ),
+        checkpoint=None,
+        _delete_=True,
+    )
+    fails(
+        build,
+        r'model.teacher: SimSiam .*gives no class logits to distil: it learns features without labels',
+        model__teacher=selfsup,
+        model__allow_random_teacher=True,
     )
 
 

@@ -2,9 +2,10 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import build_model
 
-from mmdfad.models.pixels import PixelMap, PixelSpace
+from mmdfad.models.pixels import PixelMap, PixelSpace, resize_images
 from mmdfad.utils import DistillError
 
 SPACES = [
@@ -66,3 +67,32 @@ def test_different_channel_counts_are_refused():
     two = PixelSpace(torch.zeros(2).double(), torch.ones(2).double(), flips=False)
     with pytest.raises(DistillError, match=r'different channel counts \(\[2, 3\]'):
         PixelMap(PixelSpace.of(model_of(SPACES[0])), two)
+
+
+@pytest.mark.parametrize('size', [(24, 40), (8, 8), (16, 40), (48, 16)])
+def test_resizing_is_differentiable_and_keeps_the_colours(size):
+    source, target = PixelSpace.of(model_of(SPACES[0])), PixelSpace.of(model_of(SPACES[2]))
+    images = torch.randn(2, 3, 24, 40, requires_grad=True)
+    small = PixelMap(source, target, size)(images)
+    assert small.shape == (2, 3, *size)
+    # resizing is linear with weights that sum to 1: it does not matter whether it comes before or after
+    torch.testing.assert_close(small, resize_images(PixelMap(source, target)(images), size), rtol=1e-4, atol=1e-5)
+    flat = torch.full((1, 3, 24, 40), 0.7)
+    torch.testing.assert_close(PixelMap(source, source, size)(flat), torch.full((1, 3, *size), 0.7))
+    small.square().sum().backward()
+    assert (images.grad != 0).all()  # every pixel counts, also where the image shrinks to a third
+
+
+def test_shrinking_averages_and_growing_interpolates():
+    stripes = torch.tensor([0.0, 1.0]).repeat(16).expand(1, 1, 32, 32)
+    inner = resize_images(stripes, (8, 8))[..., 1:-1, 1:-1]  # plain bilinear sampling would see every fourth pixel
+    torch.testing.assert_close(inner, torch.full_like(inner, 0.5), atol=0.02, rtol=0)
+    image = torch.randn(1, 3, 5, 6)
+    expected = F.interpolate(image, (10, 9), mode='bilinear', align_corners=False)
+    torch.testing.assert_close(resize_images(image, (10, 9)), expected)
+
+
+def test_nothing_is_computed_where_the_size_is_the_same():
+    space, images = PixelSpace.of(model_of(SPACES[0])), torch.randn(1, 3, 4, 6)
+    assert PixelMap(space, space, (4, 6))(images) is images
+    assert resize_images(images, [4, 6]) is images

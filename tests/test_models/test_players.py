@@ -6,6 +6,7 @@ from mmengine.registry import DefaultScope
 
 from mmdfad.models.players import build_player, plain_config
 from mmdfad.utils import DistillError
+from mmdfad.utils.compat import is_importable
 from mmdfad.utils.state_dict import weights_sha256
 
 
@@ -148,6 +149,70 @@ def test_keys_and_shapes_that_do_not_fit_are_listed(tmp_path):
     assert 'missing in the checkpoint: head.fc.bias' in message
     assert 'unknown to the model: extra' in message
     assert 'of another shape: head.fc.weight (model [5, 64], checkpoint [9, 64])' in message
+
+
+def test_a_checkpoint_with_another_head(tmp_path):
+    state = torch.load(save_teacher(tmp_path / 'teacher.pth'))['state_dict']
+    state.update({'head.fc.weight': torch.zeros(9, 64), 'head.fc.bias': torch.zeros(9)})
+    torch.save(dict(state_dict=state), tmp_path / 'x.pth')
+    fails(
+        dict(inline(), checkpoint=str(tmp_path / 'x.pth')),
+        r'(?s)head.fc.weight \(model \[5, 64\], checkpoint \[9, 64\]\).*All else fits, so that its head is another.*'
+        r"model.teacher.cfg_options=\{'model.head.num_classes'",
+    )
+
+
+@pytest.mark.parametrize('size', [96, (96, 64)])
+def test_a_student_may_have_a_size_of_its_own(size):
+    player = build_player(dict(inline(), image_size=size), 'student')
+    assert player.image_size == ((96, 96) if size == 96 else (96, 64))
+    assert 'image_size' not in player.cfg.pretty_text
+    assert build_player(inline(), 'student').image_size is None
+    fails(dict(inline(), image_size=size), r'model.teacher has image_size=.*set model.generator.image_size')
+
+
+@pytest.mark.parametrize('size', [0, (8, 8, 8), (8, 1.5)])
+def test_bad_sizes(size):
+    with pytest.raises(DistillError, match=r'model.student.image_size must be a .*but found'):
+        build_player(dict(inline(), image_size=size), 'student')
+
+
+@pytest.mark.parametrize(
+    ('module', 'changes', 'message'),
+    [
+        ('timm', dict(type='TimmClassifier', model_name='x'), 'TimmClassifier needs timm, .*pip install timm'),
+        ('timm', dict(backbone=dict(type='TIMMBackbone')), 'TIMMBackbone needs timm'),
+        (
+            'transformers',
+            dict(type='HuggingFaceClassifier', model_name='x'),
+            'HuggingFaceClassifier needs transformers, .*pip install transformers',
+        ),
+        ('mmcv._ext', dict(backbone=dict(type='ResNet', dcn=dict(type='DCN'))), 'DCN needs the compiled ops of mmcv'),
+        (
+            'mmcv._ext',
+            dict(_scope_='mmseg', type='CascadeEncoderDecoder', decode_head=[dict(type='mmseg.PointHead')]),
+            'PointHead needs the compiled ops of mmcv, .*MMCV_WITH_OPS=1 pip install .*onedl-mmcv',
+        ),
+        (
+            'mmdet',
+            dict(_scope_='mmseg', type='EncoderDecoder', decode_head=dict(type='MaskFormerHead')),
+            'MaskFormerHead needs mmdet, .*pip install onedl-mmdetection',
+        ),
+        ('mmdet', dict(neck=dict(type='mmdet.FPN')), 'mmdet.FPN is of the package mmdet, which is not installed'),
+        ('mmdet', dict(type='mmdet.FasterRCNN'), 'its scope is mmdet, but no such package is installed. Classifiers'),
+    ],
+)
+def test_optional_dependencies(module, changes, message):
+    if is_importable(module):
+        pytest.skip(f'{module} is installed')
+    fails({**inline(), **changes}, f'(?s)model.teacher: {message}')
+
+
+def test_models_that_need_much_to_be_built_are_refused_before():
+    fails(
+        dict(type='mmpretrain.CLIPZeroShot'),
+        'model.teacher: mmpretrain.CLIPZeroShot gives no class logits to distil: it relates images to text',
+    )
 
 
 def test_bad_configs(tmp_path):
