@@ -117,6 +117,27 @@ def test_generation_step_moves_the_generator_only(build):
     assert not torch.equal(distiller.generator.state_dict()['project.weight'], generator['project.weight'])
 
 
+def test_teacher_and_generator_may_infer_in_another_type_than_the_student_trains_in(build):
+    distiller, optim = build(model__inference_dtype='bfloat16')
+    seen = {}
+    for name, part in dict(teacher=distiller.teacher.model.backbone, student=distiller.student.model.backbone).items():
+        part.conv1.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output.dtype}))
+    distiller.imitation_step(torch.randn(8, 16), optim['student'])
+    assert seen == dict(teacher=torch.bfloat16, student=torch.float32)
+    distiller.generation_step(torch.randn(8, 16), optim['generator'])
+    assert seen == dict(teacher=torch.float32, student=torch.float32)
+
+
+def test_unusable_options_are_refused(build):
+    with pytest.raises(DistillError, match="model.inference_dtype must be 'bfloat16', 'float16' or None, but found 8"):
+        build(model__inference_dtype=8)
+
+
+def test_priors_must_be_dicts(build):
+    with pytest.raises(DistillError, match="model.generation_priors must be a list of dicts, but holds 'OneHotPrior'"):
+        build(model__generation_priors=['OneHotPrior'])
+
+
 def test_flags_are_restored_and_frozen_student_layers_stay_so(build):
     distiller, optim = build()
     distiller.student.model.backbone.conv1.requires_grad_(False)

@@ -101,6 +101,8 @@ class AdversarialDistiller(BaseModel):
         self.generation_priors = nn.ModuleList()
         self.prior_weights = []
         for prior in generation_priors:
+            if not isinstance(prior, Mapping):
+                raise DistillError(f'model.generation_priors must be a list of dicts, but holds {prior!r}')
             prior = dict(prior)
             self.prior_weights.append(float(prior.pop('weight', 1.0)))
             self.generation_priors.append(_build(prior, 'generation_priors'))
@@ -150,7 +152,8 @@ class AdversarialDistiller(BaseModel):
             Tensor: Images [N, C, H, W] in the teacher's normalised pixel space.
         """
         if isinstance(batch, Tensor):
-            return self.generator(batch.to(self.device, non_blocking=True)).float()
+            noise = batch.to(self.device, non_blocking=True)
+            return self.generator(noise).type_as(noise)  # autocast may have made it less
         return self.teacher_player.model.data_preprocessor(batch, False)['inputs']
 
     def imitation_step(self, batch: Tensor | dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
