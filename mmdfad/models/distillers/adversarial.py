@@ -17,7 +17,7 @@ from mmdfad.models.players import Player, build_player
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating, frozen
-from mmdfad.utils.state_dict import weights_sha256
+from mmdfad.utils.state_dict import select_weights, weights_sha256
 
 
 @MODELS.register_module()
@@ -50,6 +50,8 @@ class AdversarialDistiller(BaseModel):
             neither use nor change statistics there. Defaults to False, as in the reference code.
         val_agreement (bool): Add the labels of teacher and student to the predictions on validation and test data,
             for :class:`~mmdfad.evaluation.AgreementMetric`. Costs a forward pass of both. Defaults to False.
+        init_student_from_teacher (bool): Start a student that is a narrower version of the teacher with some of the
+            teacher's channels (:func:`~mmdfad.utils.state_dict.select_weights`). Defaults to False.
         inference_dtype (str, optional): ``'bfloat16'`` or ``'float16'``, the autocast type of generator and teacher in
             imitation steps, where no gradient passes through them. Defaults to that of the student's optimizer wrapper.
         data_preprocessor (dict, optional): For teacher and student given inline without one. mmengine's Runner passes
@@ -73,6 +75,7 @@ class AdversarialDistiller(BaseModel):
         allow_random_teacher: bool = False,
         freeze_student_norms: bool = False,
         val_agreement: bool = False,
+        init_student_from_teacher: bool = False,
         inference_dtype: str | None = None,
         data_preprocessor: dict | None = None,
     ) -> None:
@@ -91,6 +94,8 @@ class AdversarialDistiller(BaseModel):
             teacher=build_player(teacher, 'teacher', data_preprocessor),
             student=build_player(student, 'student', data_preprocessor),
         )
+        if init_student_from_teacher:
+            self._init_student()
         detach_auxiliary_heads(self.teacher_player.model)
         self._outside.teacher_logits = _as_logits(self.teacher_player.model, 'teacher').eval().requires_grad_(False)
         self._outside.student_auxiliary = detach_auxiliary_heads(self.student_player.model)
@@ -307,6 +312,21 @@ class AdversarialDistiller(BaseModel):
     def _set_device(self, device: torch.device) -> None:
         super()._set_device(device)
         self.teacher.model._set_device(device)
+
+    def _init_student(self) -> None:
+        """Give the student the teacher's weights, as far as it has room."""
+        if self.student_player.checkpoint is not None:
+            raise DistillError('give either model.student.checkpoint or model.init_student_from_teacher=True, not both')
+        student = self.student_player.model
+        selected = select_weights(student.state_dict(), self.teacher_player.model.state_dict())
+        lacking = sorted(dict(student.named_parameters()).keys() - selected.keys())
+        if lacking:
+            raise DistillError(
+                'model.init_student_from_teacher=True needs a student that is a narrower version of the teacher, but '
+                f'{len(lacking)} of its parameters have no counterpart of at least their size there, such as '
+                f'{lacking[0]}; remove it'
+            )
+        student.load_state_dict(selected, strict=False)
 
     def _check_players(self) -> int:
         """Run all three once, and return the number of classes."""
