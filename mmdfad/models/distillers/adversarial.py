@@ -43,8 +43,8 @@ class AdversarialDistiller(BaseModel):
         replay (dict, optional): A :class:`~mmdfad.models.replay.ReplayPool` of past images, which each imitation step
             adds to the new ones.
         replay_loss (dict, optional): The discrepancy on replayed images. Defaults to KL.
-        augment (dict, optional): What changes images before student and teacher see them in imitation steps, such as
-            ``dict(type='RandomFlipCrop')``.
+        augment (dict | Sequence[dict], optional): What changes images before student and teacher see them in imitation
+            steps, such as ``dict(type='RandomFlipCrop')``, or several of them.
         allow_random_teacher (bool): Accept a teacher without checkpoint. Defaults to False.
         freeze_student_norms (bool): Keep the student's batch norms in eval mode in generation steps, so that they
             neither use nor change statistics there. Defaults to False, as in the reference code.
@@ -71,7 +71,7 @@ class AdversarialDistiller(BaseModel):
         generation_priors: Sequence[dict] = (),
         replay: dict | None = None,
         replay_loss: dict | None = None,
-        augment: dict | None = None,
+        augment: dict | Sequence[dict] | None = None,
         allow_random_teacher: bool = False,
         freeze_student_norms: bool = False,
         val_agreement: bool = False,
@@ -113,7 +113,8 @@ class AdversarialDistiller(BaseModel):
             self.generation_priors.append(_build(prior, 'generation_priors'))
         self.replay = _build(replay, 'replay') if replay else None
         self.replay_loss = _build(replay_loss or dict(type='KLDiscrepancy'), 'replay_loss')
-        self.augment = _build(augment, 'augment') if augment else nn.Identity()
+        augment = [augment] if isinstance(augment, Mapping) else augment or ()
+        self.augment = nn.Sequential(*(_build(part, 'augment') for part in augment))
         self.teacher_pixels = PixelSpace.of(self.teacher_player.model)
         self.to_student_pixels = PixelMap(self.teacher_pixels, PixelSpace.of(self.student_player.model))
         self.freeze_student_norms = freeze_student_norms
@@ -175,8 +176,8 @@ class AdversarialDistiller(BaseModel):
         _zero_grad(optim_wrapper)
         with optim_wrapper.optim_context(self.student):
             with self._inference():
-                images = self.augment(self.synthesize(batch))
-                teacher_logits = self.teacher(images)
+                images = self.synthesize(batch)
+            images, teacher_logits = self._taught(images)
             student_logits = self.student(self.to_student_pixels(images))
             loss = self.imitation_loss(student_logits, teacher_logits)
             log = dict(imitation_loss=loss.detach(), agreement=agreement(student_logits, teacher_logits))
@@ -191,10 +192,15 @@ class AdversarialDistiller(BaseModel):
         images = self.replay.sample() if self.replay is not None else None
         if images is None:
             return None
-        with self._inference():
-            images = self.augment(images)
-            teacher_logits = self.teacher(images)
+        images, teacher_logits = self._taught(images)
         return self.replay_loss(self.student(self.to_student_pixels(images)), teacher_logits)
+
+    def _taught(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images as the student is to see them, and what the teacher says of them."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            images = self.augment(images)
+        with self._inference():
+            return images, self.teacher(images)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
