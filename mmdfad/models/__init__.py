@@ -1,5 +1,6 @@
 """Networks, losses and what connects them."""
 
+from .augment import *  # noqa: F403
 from .backbones import *  # noqa: F403
 from .distillers import *  # noqa: F403
 from .generators import *  # noqa: F403

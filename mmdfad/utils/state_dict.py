@@ -36,6 +36,34 @@ def explain_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
     )
 
 
+def select_weights(expected: Mapping[str, Tensor], larger: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights for a narrower model of the same family, out of those of a larger one.
+
+    Of each dimension evenly spaced elements are kept, which are the same channels in layers that follow each other
+    (weight selection, arXiv 2311.18823).
+
+    Args:
+        expected (Mapping[str, Tensor]): The narrower model's state dict.
+        larger (Mapping[str, Tensor]): The larger one's.
+
+    Returns:
+        dict[str, Tensor]: For every name that both have, with as many dimensions, none of them smaller in ``larger``.
+    """
+    selected = {}
+    for name, tensor in expected.items():
+        source = larger.get(name)
+        if (
+            source is None
+            or source.ndim != tensor.ndim
+            or any(s < t for s, t in zip(source.shape, tensor.shape, strict=True))
+        ):
+            continue
+        for dim, (size, kept) in enumerate(zip(source.shape, tensor.shape, strict=True)):
+            source = source.index_select(dim, torch.arange(kept, device=source.device) * size // kept)
+        selected[name] = source.clone()
+    return selected
+
+
 def weights_sha256(model: nn.Module) -> str:
     """SHA-256 of a model's state dict: names, types, shapes and values, wherever the file lies."""
     digest = hashlib.sha256()

@@ -82,6 +82,32 @@ def test_random_teacher_needs_permission(build):
     build(model__teacher__checkpoint=None, model__allow_random_teacher=True)
 
 
+@both_tasks
+def test_student_may_start_with_channels_of_the_teacher(build):
+    distiller, _ = build(model__init_student_from_teacher=True)
+    teacher, student = distiller.teacher.model, distiller.student.model
+    for name in ('backbone.layer1.0.conv2', 'backbone.layer1.1.conv1'):
+        assert torch.equal(student.get_submodule(name).weight, teacher.get_submodule(name).weight[::2, ::2])
+    norm = 'backbone.layer1.0.bn1.running_var'
+    assert torch.equal(student.state_dict()[norm], teacher.state_dict()[norm][::2])
+
+
+def test_only_a_narrower_student_can_start_with_channels_of_the_teacher(build):
+    with pytest.raises(DistillError, match=r'needs a student that is a narrower .* such as head.fc.weight'):
+        build(model__init_student_from_teacher=True, model__student__head__in_channels=512)
+
+
+def test_a_student_starts_with_one_thing_only(build, teacher_checkpoint):
+    as_wide = {f'model__student__{key}': 8 for key in ('backbone__base_channels', 'backbone__stem_channels')}
+    with pytest.raises(DistillError, match=r'give either model.student.checkpoint or model.init_student_from_teacher'):
+        build(
+            **as_wide,
+            model__student__head__in_channels=64,
+            model__student__checkpoint=teacher_checkpoint,
+            model__init_student_from_teacher=True,
+        )
+
+
 # Law 3: the steps.
 
 
@@ -115,6 +141,27 @@ def test_generation_step_moves_the_generator_only(build):
     assert all(torch.equal(p, student[k]) for k, p in distiller.student.named_parameters())
     assert same_grads(grads(distiller.student), left)
     assert not torch.equal(distiller.generator.state_dict()['project.weight'], generator['project.weight'])
+
+
+def test_teacher_and_generator_may_infer_in_another_type_than_the_student_trains_in(build):
+    distiller, optim = build(model__inference_dtype='bfloat16')
+    seen = {}
+    for name, part in dict(teacher=distiller.teacher.model.backbone, student=distiller.student.model.backbone).items():
+        part.conv1.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output.dtype}))
+    distiller.imitation_step(torch.randn(8, 16), optim['student'])
+    assert seen == dict(teacher=torch.bfloat16, student=torch.float32)
+    distiller.generation_step(torch.randn(8, 16), optim['generator'])
+    assert seen == dict(teacher=torch.float32, student=torch.float32)
+
+
+def test_unusable_options_are_refused(build):
+    with pytest.raises(DistillError, match=r"model.inference_dtype must be 'bfloat16', 'float16' or None, but found 8"):
+        build(model__inference_dtype=8)
+
+
+def test_priors_must_be_dicts(build):
+    with pytest.raises(DistillError, match=r"model.generation_priors must be a list of dicts, but holds 'OneHotPrior'"):
+        build(model__generation_priors=['OneHotPrior'])
 
 
 def test_flags_are_restored_and_frozen_student_layers_stay_so(build):

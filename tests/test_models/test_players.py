@@ -3,11 +3,12 @@ import torch
 from conftest import TINY, save_teacher
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from torch import nn
 
 from mmdfad.models.players import build_player, plain_config
 from mmdfad.utils import DistillError
 from mmdfad.utils.compat import is_importable
-from mmdfad.utils.state_dict import weights_sha256
+from mmdfad.utils.state_dict import select_weights, weights_sha256
 
 
 def inline(**changes) -> dict:
@@ -89,6 +90,25 @@ def test_checkpoints_of_other_forms(tmp_path, form):
     torch.save(state if form == 'bare' else dict(state_dict=state), tmp_path / 'other.pth')
     player = build_player(dict(inline(), checkpoint=str(tmp_path / 'other.pth')), 'teacher')
     assert torch.equal(player.model.head.fc.weight, expected['head.fc.weight'])
+
+
+def test_weight_selection_keeps_the_same_channels_from_layer_to_layer():
+    """What only channels 0, 2, 4 of six carry, a model of half the width does just as well."""
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    with torch.no_grad():
+        wide[2].weight[:, 1::2] = 0
+    narrow = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    narrow.load_state_dict(select_weights(narrow.state_dict(), wide.state_dict()))
+    x = torch.randn(5, 4)
+    assert torch.allclose(narrow(x), wide(x))
+
+
+def test_weight_selection_leaves_out_what_does_not_fit():
+    expected = dict(wider=torch.zeros(4), other=torch.zeros(2), deeper=torch.zeros(2, 2), fits=torch.zeros(2))
+    larger = dict(wider=torch.zeros(3), deeper=torch.zeros(4), fits=torch.arange(5))
+    selected = select_weights(expected, larger)
+    assert {key: value.tolist() for key, value in selected.items()} == dict(fits=[0, 2])
 
 
 def test_sha256_is_of_the_weights(tmp_path):

@@ -38,6 +38,43 @@ def test_bn_statistics_against_numpy():
     assert images.grad.abs().sum() > 0
 
 
+def test_bn_statistics_as_divergence():
+    model, prior = teacher(), BNStatisticsPrior(distance='kl')
+    images = torch.randn(6, 3, 8, 8)
+    with prior.watching(model):
+        logits = model(images)
+    divergences, x = [], images
+    for module in model:
+        if isinstance(module, nn.BatchNorm2d):
+            var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+            fakes = torch.distributions.Normal(mean, (var + module.eps).sqrt())
+            real = torch.distributions.Normal(module.running_mean, (module.running_var + module.eps).sqrt())
+            divergences.append(torch.distributions.kl_divergence(fakes, real).mean())
+        x = module(x)
+    assert prior(logits).item() == pytest.approx(torch.stack(divergences).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(('distance', 'depends'), [('l2', True), ('kl', False)])
+def test_divergence_does_not_depend_on_the_scale_before_a_batch_norm(distance, depends):
+    prior, images, values = BNStatisticsPrior(distance), torch.randn(6, 3, 8, 8), []
+    for scale in (1, 30):
+        model = teacher()
+        with torch.no_grad():
+            model[0].weight *= scale
+            model[0].bias *= scale
+            model[1].running_mean *= scale
+            model[1].running_var *= scale**2
+        with prior.watching(model):
+            logits = model(images)
+        values.append(prior(logits).item())
+    assert (values[0] != pytest.approx(values[1], rel=1e-3)) == depends
+
+
+def test_unknown_distance_is_refused():
+    with pytest.raises(DistillError, match="distance of BNStatisticsPrior must be 'l2' or 'kl', but found 'l1'"):
+        BNStatisticsPrior(distance='l1')
+
+
 def test_bn_statistics_watch_only_while_asked_to():
     model, prior = teacher(), BNStatisticsPrior()
     with prior.watching(model):

@@ -17,7 +17,7 @@ from mmdfad.models.players import Player, build_player
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating, frozen
-from mmdfad.utils.state_dict import weights_sha256
+from mmdfad.utils.state_dict import select_weights, weights_sha256
 
 from .checks import check_labels, probe_logits
 
@@ -45,13 +45,15 @@ class AdversarialDistiller(BaseModel):
         replay (dict, optional): A :class:`~mmdfad.models.replay.ReplayPool` of past images, which each imitation step
             adds to the new ones.
         replay_loss (dict, optional): The discrepancy on replayed images. Defaults to KL.
-        augment (dict, optional): What changes images before student and teacher see them in imitation steps, such as
-            ``dict(type='RandomFlipCrop')``.
+        augment (dict | Sequence[dict], optional): What changes images before student and teacher see them in imitation
+            steps, such as ``dict(type='RandomFlipCrop')``, or several of them.
         allow_random_teacher (bool): Accept a teacher without checkpoint. Defaults to False.
         freeze_student_norms (bool): Keep the student's batch norms in eval mode in generation steps, so that they
             neither use nor change statistics there. Defaults to False, as in the reference code.
         val_agreement (bool): Add the labels of teacher and student to the predictions on validation and test data,
             for :class:`~mmdfad.evaluation.AgreementMetric`. Costs a forward pass of both. Defaults to False.
+        init_student_from_teacher (bool): Start a student that is a narrower version of the teacher with some of the
+            teacher's channels (:func:`~mmdfad.utils.state_dict.select_weights`). Defaults to False.
         inference_dtype (str, optional): ``'bfloat16'`` or ``'float16'``, the autocast type of generator and teacher in
             imitation steps, where no gradient passes through them. Defaults to that of the student's optimizer wrapper.
         data_preprocessor (dict, optional): For teacher and student given inline without one. mmengine's Runner passes
@@ -71,10 +73,11 @@ class AdversarialDistiller(BaseModel):
         generation_priors: Sequence[dict] = (),
         replay: dict | None = None,
         replay_loss: dict | None = None,
-        augment: dict | None = None,
+        augment: dict | Sequence[dict] | None = None,
         allow_random_teacher: bool = False,
         freeze_student_norms: bool = False,
         val_agreement: bool = False,
+        init_student_from_teacher: bool = False,
         inference_dtype: str | None = None,
         data_preprocessor: dict | None = None,
     ) -> None:
@@ -93,6 +96,8 @@ class AdversarialDistiller(BaseModel):
             teacher=build_player(teacher, 'teacher', data_preprocessor),
             student=build_player(student, 'student', data_preprocessor),
         )
+        if init_student_from_teacher:
+            self._init_student()
         detach_auxiliary_heads(self.teacher_player.model)
         self._outside.teacher_logits = _as_logits(self.teacher_player.model, 'teacher').eval().requires_grad_(False)
         self._outside.student_auxiliary = detach_auxiliary_heads(self.student_player.model)
@@ -103,12 +108,15 @@ class AdversarialDistiller(BaseModel):
         self.generation_priors = nn.ModuleList()
         self.prior_weights = []
         for prior in generation_priors:
+            if not isinstance(prior, Mapping):
+                raise DistillError(f'model.generation_priors must be a list of dicts, but holds {prior!r}')
             prior = dict(prior)
             self.prior_weights.append(float(prior.pop('weight', 1.0)))
             self.generation_priors.append(_build(prior, 'generation_priors'))
         self.replay = _build(replay, 'replay') if replay else None
         self.replay_loss = _build(replay_loss or dict(type='KLDiscrepancy'), 'replay_loss')
-        self.augment = _build(augment, 'augment') if augment else nn.Identity()
+        augment = [augment] if isinstance(augment, Mapping) else augment or ()
+        self.augment = nn.Sequential(*(_build(part, 'augment') for part in augment))
         self.teacher_pixels = PixelSpace.of(self.teacher_player.model)
         self.to_student_pixels = PixelMap(
             self.teacher_pixels, PixelSpace.of(self.student_player.model), self.student_player.image_size
@@ -154,7 +162,8 @@ class AdversarialDistiller(BaseModel):
             Tensor: Images [N, C, H, W] in the teacher's normalised pixel space.
         """
         if isinstance(batch, Tensor):
-            return self.generator(batch.to(self.device, non_blocking=True)).float()
+            noise = batch.to(self.device, non_blocking=True)
+            return self.generator(noise).type_as(noise)  # autocast may have made it less
         return self.teacher_player.model.data_preprocessor(batch, False)['inputs']
 
     def student_logits(self, images: Tensor) -> Tensor:
@@ -183,8 +192,8 @@ class AdversarialDistiller(BaseModel):
         _zero_grad(optim_wrapper)
         with optim_wrapper.optim_context(self.student):
             with self._inference():
-                images = self.augment(self.synthesize(batch))
-                teacher_logits = self.teacher(images)
+                images = self.synthesize(batch)
+            images, teacher_logits = self._taught(images)
             student_logits = self.student_logits(images)
             loss = self.imitation_loss(student_logits, teacher_logits)
             log = dict(imitation_loss=loss.detach(), agreement=agreement(student_logits, teacher_logits))
@@ -199,10 +208,15 @@ class AdversarialDistiller(BaseModel):
         images = self.replay.sample() if self.replay is not None else None
         if images is None:
             return None
-        with self._inference():
-            images = self.augment(images)
-            teacher_logits = self.teacher(images)
+        images, teacher_logits = self._taught(images)
         return self.replay_loss(self.student_logits(images), teacher_logits)
+
+    def _taught(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images as the student is to see them, and what the teacher says of them."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            images = self.augment(images)
+        with self._inference():
+            return images, self.teacher(images)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
@@ -330,6 +344,23 @@ class AdversarialDistiller(BaseModel):
     def _set_device(self, device: torch.device) -> None:
         super()._set_device(device)
         self.teacher.model._set_device(device)
+
+    def _init_student(self) -> None:
+        """Give the student the teacher's weights, as far as it has room."""
+        if self.student_player.checkpoint is not None:
+            raise DistillError('give either model.student.checkpoint or model.init_student_from_teacher=True, not both')
+        student = self.student_player.model
+        selected = select_weights(student.state_dict(), self.teacher_player.model.state_dict())
+        # Names are those of the state dict, which hooks may have changed.
+        parameters = {k for k, v in student.state_dict(keep_vars=True).items() if isinstance(v, nn.Parameter)}
+        lacking = sorted(parameters - selected.keys())
+        if lacking:
+            raise DistillError(
+                'model.init_student_from_teacher=True needs a student that is a narrower version of the teacher, but '
+                f'{len(lacking)} of its parameters have no counterpart of at least their size there, such as '
+                f'{lacking[0]}; remove it'
+            )
+        student.load_state_dict(selected, strict=False)
 
     def _check_players(self) -> int:
         """Run all three once, and return the number of classes."""

@@ -41,14 +41,26 @@ class GenerationPrior(nn.Module):
 class BNStatisticsPrior(GenerationPrior):
     """Statistics of the images at the teacher's batch norms, against those of its training data.
 
-    The sum over layers of ``||var_running - var(x)||_2 + ||mean_running - mean(x)||_2``, with x the input of the batch
-    norm and the biased variance (DeepInversion, arXiv 1912.08795; DFQ, arXiv 2005.04136).
+    With x the input of a batch norm and the biased variance, the distance is one of
+
+    - ``'l2'``: the sum over layers of ``||var_running - var(x)||_2 + ||mean_running - mean(x)||_2`` (DeepInversion,
+      arXiv 1912.08795; DFQ, arXiv 2005.04136).
+    - ``'kl'``: the mean over layers and channels of ``KL(N(mean(x), var(x)) || N(mean_running, var_running))`` (Haroush
+      et al., arXiv 1912.01274, with the divergence the other way round). What a convolution before a batch norm is
+      scaled by changes nothing of what a teacher computes, and in a teacher trained with Adam the scale may differ a
+      thousandfold from layer to layer. This distance does not depend on it, where the other one sees only the largest.
+
+    Args:
+        distance (str): ``'l2'`` or ``'kl'``. Defaults to ``'l2'``.
     """
 
     name = 'bn_statistics'
 
-    def __init__(self) -> None:
+    def __init__(self, distance: str = 'l2') -> None:
         super().__init__()
+        if distance not in ('l2', 'kl'):
+            raise DistillError(f"distance of BNStatisticsPrior must be 'l2' or 'kl', but found {distance!r}")
+        self.distance = distance
         self._terms: list[Tensor] = []
 
     @contextmanager
@@ -75,11 +87,17 @@ class BNStatisticsPrior(GenerationPrior):
     def _measure(self, norm: _BatchNorm, inputs: tuple[Tensor]) -> None:
         x = inputs[0].float().transpose(0, 1).flatten(1)  # [C, N * H * W]
         var, mean = torch.var_mean(x, dim=1, correction=0)
-        self._terms.append((norm.running_var - var).norm() + (norm.running_mean - mean).norm())
+        if self.distance == 'l2':
+            term = (norm.running_var - var).norm() + (norm.running_mean - mean).norm()
+        else:
+            expected = norm.running_var + norm.eps
+            ratio = (var + norm.eps) / expected
+            term = 0.5 * (ratio - 1 - ratio.log() + (norm.running_mean - mean).square() / expected).mean()
+        self._terms.append(term)
 
     def forward(self, teacher_logits: Tensor) -> Tensor:
-        terms, self._terms = self._terms, []
-        return torch.stack(terms).sum()
+        terms, self._terms = torch.stack(self._terms), []
+        return terms.sum() if self.distance == 'l2' else terms.mean()
 
 
 @MODELS.register_module()
