@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
+from mmdfad.utils.state_dict import strip_model_prefix
 
 __all__ = ['TorchClassifier']
 
@@ -54,7 +55,7 @@ class TorchClassifier(BaseModel):
         self.model = _find(factory)(**(kwargs or {}))
         if not isinstance(self.model, nn.Module):
             raise DistillError(f'{factory} must make a torch.nn.Module, but made a {type(self.model).__name__}')
-        self._register_state_dict_hook(_strip_prefix)
+        self._register_state_dict_hook(strip_model_prefix)
         self._register_load_state_dict_pre_hook(_add_prefix)
 
     def forward(
@@ -100,13 +101,6 @@ def _run_file(path: str) -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def _strip_prefix(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, metadata: dict) -> None:
-    """Leave ``model.`` out of the names of a state dict."""
-    inner = f'{prefix}model.'
-    for key in [key for key in state_dict if key.startswith(inner)]:
-        state_dict[prefix + key.removeprefix(inner)] = state_dict.pop(key)
 
 
 def _add_prefix(state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:

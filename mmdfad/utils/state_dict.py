@@ -73,6 +73,16 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def strip_model_prefix(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, metadata: dict) -> None:
+    """A hook that leaves the ``model.`` of a wrapper around a plain module out of the names of its state dict.
+
+    In place, as what a hook returns is lost where the wrapper is a part of another module.
+    """
+    inner = f'{prefix}model.'
+    for key in [key for key in state_dict if key.startswith(inner)]:
+        state_dict[prefix + key.removeprefix(inner)] = state_dict.pop(key)
+
+
 def _few(what: str, names: Iterable[str], limit: int = 8) -> str:
     names = sorted(names)
     more = f', ... ({len(names)} in all)' if len(names) > limit else ''

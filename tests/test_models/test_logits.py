@@ -11,6 +11,7 @@ from torch import nn
 from mmdfad.models.logits import ClassifierLogits, as_logits
 from mmdfad.registry import LOGIT_ADAPTERS
 from mmdfad.utils import DistillError
+from mmdfad.utils.compat import is_importable
 
 BN, CE = dict(type='BN'), dict(type='CrossEntropyLoss')
 GAP = dict(type='GlobalAveragePooling')
@@ -323,6 +324,22 @@ def test_segmentor_logits_are_those_that_it_predicts_from(role, size):
     dense = model(images, mode='tensor')
     expected = F.interpolate(dense, size, mode='bilinear', align_corners=(role == 'teacher'))
     torch.testing.assert_close(logits, expected)
+
+
+@pytest.mark.skipif(not is_importable('timm'), reason='needs timm')
+def test_timm_models_keep_their_names_inside_the_distiller():
+    model = build_model(dict(type='TimmClassifier', model_name='resnet10t', num_classes=5))
+    names = set(model.state_dict())
+    assert names == set(model.model.state_dict())
+    adapter = as_logits(model)
+    assert set(adapter.state_dict()) == {f'model.{name}' for name in names}
+    assert set(model.state_dict()) == names
+    adapter.load_state_dict(adapter.state_dict())
+    images = torch.randn(2, 3, 64, 64, requires_grad=True)
+    adapter.train()(images).square().sum().backward()
+    assert images.grad.abs().sum() > 0
+    scores = torch.stack([sample.pred_score for sample in model.eval()(images, mode='predict')])
+    torch.testing.assert_close(adapter(images).softmax(1), scores)
 
 
 def test_an_adapter_of_ones_own():

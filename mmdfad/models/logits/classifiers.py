@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from mmdfad.registry import LOGIT_ADAPTERS
+from mmdfad.utils.state_dict import strip_model_prefix
 
 from .base import LogitModel, NoLogits, adapter_of, refusal
 
 
-@LOGIT_ADAPTERS.register_module(name=['TimmClassifier', 'HuggingFaceClassifier', 'TorchClassifier'])
+@LOGIT_ADAPTERS.register_module(name='TorchClassifier')
 class ClassifierLogits(LogitModel):
     """A classifier that gives plain logits: most of them."""
 
@@ -22,6 +23,16 @@ class ClassifierLogits(LogitModel):
     def raw_logits(self, images: Tensor) -> Tensor:
         """Logits [N, K]."""
         return self.model(images, mode='tensor')
+
+
+@LOGIT_ADAPTERS.register_module(name=['HuggingFaceClassifier', 'TimmClassifier'])
+class ForeignLogits(ClassifierLogits):
+    """Wrappers whose state dict is that of the plain module, which mmpretrain's hook makes it where it stands alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        model._state_dict_hooks.clear()
+        model._register_state_dict_hook(strip_model_prefix)
 
 
 @LOGIT_ADAPTERS.register_module(name='MultiLabelClsHead')
