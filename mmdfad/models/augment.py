@@ -49,10 +49,12 @@ class RandomZoom(nn.Module):
 
     Args:
         scale (float): Smallest side of a window, as a share of the image's. Defaults to 0.5.
+        prob (float): Share of the images that are changed. Defaults to 0.5.
     """
 
-    def __init__(self, scale: float = 0.5) -> None:
+    def __init__(self, scale: float = 0.5, prob: float = 0.5) -> None:
         super().__init__()
+        self.prob = prob
         if not 0 < scale <= 1:
             raise DistillError(f'scale of RandomZoom must be in (0, 1], but found {scale}')
         self.scale = scale
@@ -61,6 +63,7 @@ class RandomZoom(nn.Module):
         """Images [N, C, H, W] to images of the same size."""
         count, device = len(images), images.device
         size = torch.empty(count, 1, device=device).uniform_(self.scale, 1)
+        size = torch.where(torch.rand_like(size) < self.prob, size, 1.0)
         centre = (torch.rand(count, 2, device=device) * 2 - 1) * (1 - size)  # in [-1, 1], with the window inside
         theta = torch.cat([size[:, :, None] * torch.eye(2, device=device), centre[:, :, None]], dim=2)  # [N, 2, 3]
         grid = F.affine_grid(theta.type_as(images), list(images.shape), align_corners=False)
@@ -78,10 +81,12 @@ class RandomColor(nn.Module):
         mix (float): Standard deviation of the weights that channels enter each other with. Defaults to 0.3.
         contrast (float): Standard deviation of the logarithm of each image's contrast. Defaults to 0.5.
         brightness (float): Standard deviation of each channel's shift, in units of normalised pixels. Defaults to 0.3.
+        prob (float): Share of the images that are changed. Defaults to 0.5.
     """
 
-    def __init__(self, mix: float = 0.3, contrast: float = 0.5, brightness: float = 0.3) -> None:
+    def __init__(self, mix: float = 0.3, contrast: float = 0.5, brightness: float = 0.3, prob: float = 0.5) -> None:
         super().__init__()
+        self.prob = prob
         self.mix = mix
         self.contrast = contrast
         self.brightness = brightness
@@ -92,7 +97,8 @@ class RandomColor(nn.Module):
         weight = torch.eye(channels, device=images.device) + self._normal(images, channels, channels) * self.mix
         weight = weight * (self._normal(images, 1, 1) * self.contrast).exp()
         shift = self._normal(images, channels, 1) * self.brightness
-        return (weight.type_as(images) @ images.flatten(2) + shift).view(count, channels, *images.shape[2:])
+        changed = (weight.type_as(images) @ images.flatten(2) + shift).view_as(images)
+        return torch.where(torch.rand(count, 1, 1, 1, device=images.device) < self.prob, changed, images)
 
     @staticmethod
     def _normal(images: Tensor, *shape: int) -> Tensor:

@@ -21,7 +21,7 @@ def test_flips_and_shifts_are_of_the_image():
 def test_zoom_shows_windows_within_the_image():
     torch.manual_seed(0)
     ramp = torch.arange(8.0).view(1, 1, 1, 8).expand(200, 1, 8, 8)  # the value of a pixel is its column
-    out = RandomZoom(scale=0.5)(ramp)
+    out = RandomZoom(scale=0.5, prob=1.0)(ramp)
     assert out.min() >= 0
     assert out.max() <= 7
     pixels = out[:, 0, 4, 1:-1].diff(dim=1).mean(dim=1)  # columns of the image in a pixel of the window: its scale
@@ -43,7 +43,7 @@ def test_impossible_windows_are_refused(scale):
 def test_colors_change_by_image_and_not_by_pixel():
     torch.manual_seed(0)
     images = torch.randn(1, 3, 4, 4).expand(500, -1, -1, -1)
-    out = RandomColor(mix=0.2, contrast=0.5, brightness=0.3)(images)
+    out = RandomColor(mix=0.2, contrast=0.5, brightness=0.3, prob=1.0)(images)
     pixels = torch.cat([images[0].flatten(1), torch.ones(1, 16)]).T  # [16, 4]: the same affine map for each
     maps = torch.linalg.lstsq(pixels.expand(500, -1, -1), out.flatten(2).transpose(1, 2))
     assert torch.allclose(pixels @ maps.solution, out.flatten(2).transpose(1, 2), atol=1e-3)
@@ -53,3 +53,11 @@ def test_colors_change_by_image_and_not_by_pixel():
     assert diagonal.abs().log().mean(1).std() == pytest.approx(0.5, abs=0.1)
     assert 0.15 < mixed.quantile(0.84) < 0.3
     assert torch.equal(RandomColor(mix=0, contrast=0, brightness=0)(images), images)
+
+
+@pytest.mark.parametrize('augment', [RandomZoom(prob=0.5), RandomColor(prob=0.5)])
+def test_about_half_of_the_images_stay(augment):
+    torch.manual_seed(0)
+    images = torch.randn(300, 3, 8, 8)
+    stayed = [torch.allclose(a, b, atol=1e-3) for a, b in zip(augment(images), images, strict=True)]
+    assert 120 < sum(stayed) < 180
