@@ -29,7 +29,7 @@ def shrink(plain: Config, ratio: float) -> dict[str, object]:
         raise DistillError(f'--student auto:RATIO takes a ratio of widths between 0 and 1, but found {ratio}')
     backbone = plain.model.get('backbone') or {}
     with MODELS.switch_scope_and_registry(plain.default_scope) as registry:
-        backbone = _with_settings(backbone, registry)
+        backbone = with_settings(backbone, registry)
     changes, channels = _known(_BACKBONES, backbone, 'backbone')(backbone, ratio)
     options = {f'model.backbone.{key}': value for key, value in changes.items()}
     for where, part in _parts(plain.model):
@@ -144,7 +144,7 @@ def _known(table: dict, part: dict, where: str) -> object:
     return table[name]
 
 
-def _with_settings(backbone: dict, registry: object) -> dict:
+def with_settings(backbone: dict, registry: object) -> dict:
     """The backbone's config with the settings that the name of its architecture stands for."""
     arch = backbone.get('arch')
     if not isinstance(arch, str):
