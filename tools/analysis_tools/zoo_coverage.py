@@ -106,40 +106,51 @@ def fingerprint(plain: Config) -> str:
 
 def sweep(groups: dict[str, list[str]], args: argparse.Namespace, results: dict[tuple, dict]) -> None:
     """Run what is not known, and write down each result as it comes."""
-    done = {key for key, result in results.items() if result['status'] != 'failed'}
-    jobs = [(name, role) for name in groups for role in ROLES]
-    wanted = [(name, role) for name, role in jobs if any((member, role) not in done for member in groups[name])]
+    wanted: list[tuple[str, str]] = []
+    for name, members in groups.items():
+        for role in ROLES:
+            found = (results[m, role] for m in members if (m, role) in results)
+            known = next((result for result in found if result['status'] != 'failed'), None)
+            if known is None:
+                wanted.append((name, role))
+            else:
+                share(results, members, known)
     reduced: list[tuple] = []
     limits = dict(workers=args.jobs, seconds=args.seconds, memory=args.memory)
-    for job, status, reason, seconds in run_isolated(wanted, play_round, **limits):
+    for (name, role), status, reason, seconds in run_isolated(wanted, play_round, **limits):
         if status == 'memory':
-            reduced.append((*job, reason))
-            continue
-        record(results, groups, job, status, reason, seconds, args.json)
+            reduced.append((name, role, reason))
+        else:
+            record(results, groups[name], (name, role, status, reason, seconds), args.json)
     for name, role, excess in reduced:
         try:
             options = fewer_layers(name)
         except Refused as error:
-            record(results, groups, (name, role), 'failed', f'{excess}, and {error}', 0, args.json)
+            record(results, groups[name], (name, role, 'failed', f'{excess}, and {error}', 0), args.json)
             continue
         for _, status, reason, seconds in run_isolated([(name, role, options)], play_round, **limits):
-            what = f'full size {excess}; reduced to {options}: {reason}'
-            record(results, groups, (name, role), 'failed' if status == 'memory' else status, what, seconds, args.json)
+            status = 'failed' if status == 'memory' else status
+            reason = f'full size {excess}; reduced to {options}: {reason}'
+            record(results, groups[name], (name, role, status, reason, seconds), args.json)
+    write_json(results, args.json)
 
 
-def record(
-    results: dict[tuple, dict], groups: dict, job: tuple, status: str, reason: str, seconds: float, file: Path
-) -> None:
+def record(results: dict[tuple, dict], members: list[str], result: tuple, file: Path) -> None:
     """Take down a result for all configs that share it."""
-    name, role = job
+    name, role, status, reason, seconds = result
     reason = ' '.join(reason.split())[:500]
-    for member in groups[name]:
-        shared = '' if member == name else f' (run of {name})'
-        results[member, role] = dict(
-            config=member, role=role, status=status, reason=reason + shared, seconds=seconds if member == name else 0
-        )
+    results[name, role] = dict(config=name, role=role, status=status, reason=reason, seconds=seconds)
+    share(results, members, results[name, role])
     write_json(results, file)
     print(f'{status:8}{seconds:7.1f} s  {role:8} {name}: {reason}', flush=True)
+
+
+def share(results: dict[tuple, dict], members: list[str], result: dict) -> None:
+    """Let the other configs of the same model have a result."""
+    for member in members:
+        if member != result['config']:
+            reason = f'{result["reason"].partition(" (run of ")[0]} (run of {result["config"]})'
+            results[member, result['role']] = dict(result, config=member, reason=reason, seconds=0)
 
 
 def status_of(results: dict[tuple, dict]) -> dict[str, str]:
