@@ -277,7 +277,8 @@ def _other(role: str) -> str:
 
 
 def _small_classifier(channels: int, classes: int) -> dict:
-    # Of 16 channels: torch 2.14 crashes in the backward pass of narrower ones in channels_last at 224 pixels, on CPUs.
+    # Of 16 channels: the backward pass of strided 1x1 convolutions of 4, 8 or 12 channels in channels_last corrupts
+    # memory in torch 2.14.1 on CPUs with AVX-512.
     return dict(
         type='mmpretrain.ImageClassifier',
         backbone=dict(type='ResNet_CIFAR', depth=18, in_channels=channels, base_channels=16, stem_channels=16),
