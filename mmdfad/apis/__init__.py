@@ -8,6 +8,7 @@ from .checkpoints import (
     require_writable,
 )
 from .config import add_agreement, enable_amp, is_distillation, plain_student_config
+from .distill import write_distillation
 from .figure import draw_predictions
 from .validation import ensure_validation
 
@@ -23,4 +24,5 @@ __all__ = [
     'plain_student_config',
     'require_whole_checkpoint',
     'require_writable',
+    'write_distillation',
 ]

@@ -1,0 +1,58 @@
+"""Distil a student from a teacher's config and checkpoint alone: writes a config, says why it is so, and runs it."""
+
+import argparse
+import re
+import runpy
+import sys
+from pathlib import Path
+
+from mmdfad.apis import write_distillation
+from mmdfad.utils import readable_errors
+
+
+def parse_args() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog='Other flags (--amp, --resume, --cfg-options, ...) go to tools/train.py, which runs the config.',
+    )
+    parser.add_argument('--teacher', required=True, help="its config, by path or as 'mmpretrain::resnet/...'")
+    parser.add_argument('--checkpoint', required=True, help="the teacher's, a path or URL")
+    parser.add_argument(
+        '--student', required=True, help='its config; or auto:0.5 for the teacher with its widths times 0.5'
+    )
+    parser.add_argument(
+        '--image-size', type=int, nargs=2, metavar=('H', 'W'), help="default: that of the teacher's test pipeline"
+    )
+    parser.add_argument('--rounds', type=int, help="rounds to play; default: the paper's for that image size")
+    parser.add_argument('--batch-size', type=int, help="images in a step; default: the paper's, by image size")
+    parser.add_argument('--seed', type=int, default=0, help='seed of the run')
+    parser.add_argument('--work-dir', type=Path, help='for logs, checkpoints, the student; the config is WORK_DIR.py')
+    parser.add_argument('--config-only', action='store_true', help='write the config, but do not run it')
+    return parser.parse_known_args()
+
+
+def main() -> None:
+    args, of_train = parse_args()
+    student = args.student if args.student.startswith('auto:') else Path(args.student).stem
+    name = re.sub(r'\W+', '-', f'{Path(args.teacher).stem}_to_{student}')
+    work_dir = args.work_dir or Path('work_dirs', name)
+    config = work_dir.with_name(f'{work_dir.name}.py')
+    with readable_errors():
+        reasons = write_distillation(
+            config,
+            args.teacher,
+            args.checkpoint,
+            args.student,
+            args.image_size,
+            args.rounds,
+            args.batch_size,
+            args.seed,
+        )
+    print(*(f'  {line}' for line in reasons), f'Wrote {config}', sep='\n', flush=True)
+    if not args.config_only:
+        sys.argv = [str(Path(__file__).with_name('train.py')), str(config), *of_train]
+        runpy.run_path(sys.argv[0], run_name='__main__')
+
+
+if __name__ == '__main__':
+    main()
