@@ -16,6 +16,7 @@ def test_any_size_and_channels(kind, image_size, channels):
     height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     images = generator(torch.randn(3, 6))
     assert images.shape == (3, channels, height, width)
+    assert images.is_contiguous()
     images.sum().backward()
     # where every pixel of a channel sums to a constant (the last batch norm) the gradient is zero, but it is there
     assert all(p.grad is not None for p in generator.parameters())

@@ -62,7 +62,10 @@ class BaseGenerator(BaseModule):
             )
         images = self.synthesize(noise)
         top, left = ((full - kept) // 2 for full, kept in zip(images.shape[2:], self.image_size, strict=True))
-        return images[:, :, top : top + self.image_size[0], left : left + self.image_size[1]]
+        images = images[:, :, top : top + self.image_size[0], left : left + self.image_size[1]]
+        # Not channels-last any more, or the models would compute in it too, and torch 2.14 crashes on CPUs in the
+        # backward pass of narrow strided 1x1 convolutions in it.
+        return images.contiguous()
 
     def _seed_map(self, features: Tensor, width: int) -> Tensor:
         """Features [N, width * h * w] to the first feature map [N, width, h, w].
