@@ -22,22 +22,26 @@ model = dict(
             'model.auxiliary_head.in_channels': 128,
         },
     ),
+    # The student's half of the channels starts as half of the teacher's.
+    init_student_from_teacher=True,
     generator=dict(image_size=(96, 128), width=32),
     generation_loss=dict(type='mmdfad.LogL1Discrepancy'),
+    # Without a strong prior the generator ends in a single texture that both models take for a building.
+    generation_priors=[dict(type='mmdfad.BNStatisticsPrior', distance='kl', weight=10.0)],
     inference_dtype='bfloat16',
 )
 train_dataloader = dict(batch_size=8)
-max_rounds = 600
+rounds = 500
 optim_wrapper = dict(
-    student=dict(optimizer=dict(lr=0.05)),
+    student=dict(clip_grad=dict(max_norm=1.0)),
     generator=dict(type='mmdfad.CPUAmpOptimWrapper'),
 )
 schedule = [
     dict(type='LinearLR', by_epoch=False, start_factor=0.01, end=20),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=max_rounds),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=rounds),
 ]
 param_scheduler = dict(_delete_=True, student=schedule, generator=schedule)
-train_cfg = dict(max_iters=max_rounds, val_interval=100)
+train_cfg = dict(max_iters=rounds, imitation_steps=2, generation_steps=2, val_interval=100)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100))
 custom_hooks = [
     dict(type='mmdfad.SyntheticImageHook', interval=100),

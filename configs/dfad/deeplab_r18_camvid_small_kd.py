@@ -1,6 +1,8 @@
 # Baseline KD-ORI: the same student, loop and number of updates, on the real training images instead of a generator.
 _base_ = 'deeplab_r18_camvid_small.py'
-model = dict(generator=dict(_delete_=True, type='mmdfad.RandomImageGenerator', image_size=(96, 128)))
+model = dict(
+    generator=dict(_delete_=True, type='mmdfad.RandomImageGenerator', image_size=(96, 128)), generation_priors=[]
+)
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
