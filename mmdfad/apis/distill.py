@@ -4,13 +4,14 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdfad.models.logits import LogitModel, as_logits, detach_auxiliary_heads
 from mmdfad.models.pixels import PixelSpace
@@ -39,12 +40,14 @@ class Player:
         options (dict): ``cfg_options`` for it.
         plain (Config): Both, read.
         logits (LogitModel): The model, with random weights, in eval mode.
+        shrunk (bool): Whether it is the teacher, narrower.
     """
 
     path: str
     options: dict
     plain: Config
     logits: LogitModel
+    shrunk: bool = False
 
 
 @dataclass
@@ -131,7 +134,7 @@ def _student(choices: Choices, student: str, teacher: Player, probe: torch.Tenso
     if automatic:
         options = shrink(teacher.plain, float(automatic[1]))
         choices.make('student', student, f'the teacher, its widths times {automatic[1]}')
-        return _player(teacher.path, 'student', options)
+        return replace(_player(teacher.path, 'student', options), shrunk=True)
     if student.startswith('auto'):
         raise DistillError(f'--student takes a config, or auto:RATIO as in auto:0.5, but found {student!r}')
     player = _player(student, 'student')
@@ -280,6 +283,18 @@ def _models(choices: Choices, teacher: Player, student: Player, checkpoint: str)
         lines = ''.join(f'            {key!r}: {value!r},\n' for key, value in student.options.items())
         text += f'        cfg_options={{\n{lines}        }},\n'
     text += '    ),\n'
+    if student.shrunk:
+        choices.make('init_student_from_teacher', True, "the student's channels start as some of the teacher's")
+        text += _comment(choices, 'init_student_from_teacher') + '    init_student_from_teacher=True,\n'
+    if any(isinstance(m, _BatchNorm) for m in teacher.logits.modules()):
+        choices.make(
+            'generation_priors',
+            'BNStatisticsPrior',
+            "images whose statistics are those of the teacher's training data; "
+            'without it the generator of a deep teacher may end in a single texture',
+        )
+        text += _comment(choices, 'generation_priors')
+        text += "    generation_priors=[dict(type='mmdfad.BNStatisticsPrior', distance='kl', weight=10.0)],\n"
     if teacher.logits.ndim == 4:
         choices.make('generation_loss', 'log(1 + L1)', "the paper's for segmentation")
         text += _comment(choices, 'generation_loss') + "    generation_loss=dict(type='mmdfad.LogL1Discrepancy'),\n"

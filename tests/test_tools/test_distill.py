@@ -60,6 +60,7 @@ def test_lenet_of_the_demo(tmp_path, lenet):
     work_dir = tmp_path / 'work_dirs/lenet5_mnist_to_half'
     cfg = Config.fromfile(work_dir.with_suffix('.py'))
     assert cfg.model.generator.channels == 1
+    assert not {'init_student_from_teacher', 'generation_priors'} & cfg.model.keys()  # no batch norm, another model
     assert cfg.train_cfg.max_iters == 2
     assert cfg.train_dataloader.batch_size == 64
     first = torch.load(work_dir / 'student.pth', weights_only=False)
@@ -88,6 +89,8 @@ def test_small_deeplab_and_flags_of_train(tmp_path):
     assert (work_dir / 'student.pth').exists()
     cfg = Config.fromfile(f'{work_dir}.py')
     assert cfg.model.generator.image_size == (32, 24)
+    assert cfg.model.init_student_from_teacher
+    assert [prior.type for prior in cfg.model.generation_priors] == ['mmdfad.BNStatisticsPrior']
     assert cfg.model.student.cfg_options['model.backbone.base_channels'] == 4
 
     again = call('train.py', f'{work_dir}.py', '--no-validate', cwd=tmp_path)
