@@ -12,6 +12,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='mmdfad.SyntheticImageHook', interval=1000),
+    dict(type='mmdfad.TrainingHealthHook', interval=100),
     dict(type='mmdfad.ExportStudentHook'),
     dict(type='mmdfad.DistillSummaryHook'),
 ]

@@ -2,7 +2,14 @@
 
 from .checkpoint import DistillCheckpointHook
 from .export import ExportStudentHook
+from .health import TrainingHealthHook
 from .summary import DistillSummaryHook
 from .synthetic import SyntheticImageHook
 
-__all__ = ['DistillCheckpointHook', 'DistillSummaryHook', 'ExportStudentHook', 'SyntheticImageHook']
+__all__ = [
+    'DistillCheckpointHook',
+    'DistillSummaryHook',
+    'ExportStudentHook',
+    'SyntheticImageHook',
+    'TrainingHealthHook',
+]
