@@ -3,6 +3,7 @@
 from .checkpoint import DistillCheckpointHook
 from .export import ExportStudentHook
 from .health import TrainingHealthHook
+from .preemption import PreemptionHook
 from .summary import DistillSummaryHook
 from .synthetic import SyntheticImageHook
 
@@ -10,6 +11,7 @@ __all__ = [
     'DistillCheckpointHook',
     'DistillSummaryHook',
     'ExportStudentHook',
+    'PreemptionHook',
     'SyntheticImageHook',
     'TrainingHealthHook',
 ]

@@ -22,8 +22,8 @@ from .synthetic import PROBE_SEED
 class TrainingHealthHook(Hook):
     """Looks, now and then, whether training has gone wrong in one of the ways that data-free distillation goes wrong.
 
-    The players are run in eval mode on the same noise every time. What is found is logged; what is wrong is warned about
-    once, with the likely remedy. Looking changes nothing.
+    The players are run in eval mode on the same noise every time. What is found is logged; of what is wrong the user is
+    warned once, with the likely remedy. Looking changes nothing.
 
     ==================  ============================================================  ========================
     metric              meaning                                                       wrong
