@@ -61,7 +61,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self._open_stream()
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
-            self.run_round()
+            with _explained(self.dataloader.batch_size, self.runner.work_dir):
+                self.run_round()
             self._decide_current_val_interval()
             if self._validates_now() and not self.stop_training:
                 self.runner.val_loop.run()
@@ -74,11 +75,10 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self._reseed()
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
         players, optim = self.runner.model, self.runner.optim_wrapper
-        with _explained(self.dataloader.batch_size, self.runner.work_dir):
-            for _ in range(self.imitation_steps):
-                log = players.imitation_step(next(self.dataloader_iterator), optim['student'])
-            for _ in range(self.generation_steps):
-                log |= players.generation_step(next(self.dataloader_iterator), optim['generator'])
+        for _ in range(self.imitation_steps):
+            log = players.imitation_step(next(self.dataloader_iterator), optim['student'])
+        for _ in range(self.generation_steps):
+            log |= players.generation_step(next(self.dataloader_iterator), optim['generator'])
         self._check_finite(log)
         self._average_statistics()
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=log)
