@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from mmdfad.registry import MODEL_WRAPPERS
@@ -22,6 +23,9 @@ class DistributedDistiller(nn.Module):
     and not at all in steps that only accumulate. So no step has parameters that get no gradient, and
     ``find_unused_parameters`` is never needed. The teacher learns nothing and is not wrapped. Names in checkpoints are
     those of the distiller alone: a run goes on with any number of ranks.
+
+    With ``model.shard_teacher`` each rank holds a part of the teacher's weights, and has those of a layer whole only
+    when it is computed (torch's FSDP). The teacher is read on every rank's host, and never whole on a device.
 
     Buffers, such as the statistics of batch norm, are left to the loop, which averages them after each round.
 
@@ -44,6 +48,9 @@ class DistributedDistiller(nn.Module):
             revert_sync_batchnorm(module.student)
         elif sync_bn:
             nn.SyncBatchNorm.convert_sync_batchnorm(module.student)
+        if module.shard_teacher:
+            module.teacher_record  # noqa: B018  # its checksum is of the whole weights
+            _shard(module.teacher)
         # In a dict, and not in the module tree: the players are there already.
         self._parallel = {
             name: DistributedDataParallel(player, broadcast_buffers=False, gradient_as_bucket_view=True, **kwargs)
@@ -80,3 +87,20 @@ class DistributedDistiller(nn.Module):
             yield
         finally:
             parts[name] = player
+
+
+def _shard(teacher: nn.Module) -> None:
+    """Split a teacher by the elements of its outermost layer lists; what is in none is split as a whole.
+
+    Only these are sure to be called as modules, at which moment their weights are gathered: mmseg, for one, calls other
+    methods of its heads.
+    """
+    parts = [teacher]
+    while parts:
+        part = parts.pop()
+        for child in part.children():
+            if isinstance(part, nn.Sequential | nn.ModuleList) and any(True for _ in child.parameters()):
+                fully_shard(child)
+            else:
+                parts.append(child)
+    fully_shard(teacher)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TINY_SEG, assert_same_state, build_runner
+from conftest import TINY_SEG, assert_same_state, both_tasks, build_runner
 from mmengine.hooks import Hook
 from ranks import train
 
@@ -18,6 +18,21 @@ class FreezeNorms(Hook):
         for module in runner.model.modules():
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.eval()
+
+
+@HOOKS.register_module()
+class TeacherShare(Hook):
+    """Checks what a rank holds of the teacher."""
+
+    def __init__(self, whole):
+        self.whole = whole
+
+    def after_train(self, runner):
+        for name, parameter in runner.model.module.teacher.named_parameters():
+            local = parameter if self.whole else parameter.to_local()
+            rows = len(local) if self.whole else 2 * len(local)
+            assert rows - len(parameter) in (0, 1, -1) or len(parameter) < 2, name
+            assert not parameter.requires_grad
 
 
 @pytest.mark.parametrize('world_size', [2, 4])
@@ -93,3 +108,17 @@ def test_synchronised_norms_are_reverted_on_cpus(tiny_cfg, tmp_path):
         assert 'sync_bn has no effect' in next((tmp_path / 'run').glob('*/*.log')).read_text()
     finally:
         torch.distributed.destroy_process_group()
+
+
+@both_tasks
+def test_teacher_split_over_two_ranks_teaches_the_same(tiny_cfg, tmp_path):
+    tiny_cfg.train_cfg.max_iters = 2
+    states = {}
+    for shard in (False, True):
+        tiny_cfg.work_dir = str(tmp_path / str(shard))
+        tiny_cfg.model.shard_teacher = shard
+        tiny_cfg.custom_hooks = [dict(type='mmdfad.TeacherShare', whole=not shard)]
+        tiny_cfg.custom_imports.imports.append('test_distributed')
+        states[shard] = train(tiny_cfg, 2)[0]['model']
+    for key, value in states[False].items():
+        torch.testing.assert_close(states[True][key], value, rtol=0, atol=1e-6, msg=lambda m, k=key: f'{k}: {m}')
