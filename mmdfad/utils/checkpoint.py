@@ -12,7 +12,7 @@ from .errors import DistillError
 
 # torch's own switches, which hold for every torch.load.
 _ONLY_WEIGHTS, _ANYTHING = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
-_REFUSED = re.compile(r'GLOBAL (\S+) was not an allowed|module (\S+) is blocked|Trying to (?:call|instantiate)')
+_REFUSED = re.compile(r'GLOBAL (\S+) (?:was not an allowed|whose module)|Trying to (?:call|instantiate)')
 
 
 def read_checkpoint(path: str, where: str) -> dict:
@@ -35,7 +35,7 @@ def read_checkpoint(path: str, where: str) -> dict:
         refused = _REFUSED.search(str(error))
         if not refused:
             raise
-        what = next(filter(None, refused.groups()), 'a function')
+        what = refused[1] or 'a function'
         raise DistillError(
             f'{where} holds more than weights: reading it would run {what}, which could do anything. If you trust '
             f'whoever made the file, set the environment variable {_ANYTHING}=1; better, save it anew with its '
