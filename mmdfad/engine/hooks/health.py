@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn.utils import parameters_to_vector
 from mmdfad.datasets import NoiseDataset
 from mmdfad.registry import HOOKS
 from mmdfad.utils import DistillError
-from mmdfad.utils.model import evaluating, unwrap
+from mmdfad.utils.model import evaluating, has_to_probe, unwrap
 
 from .synthetic import PROBE_SEED
 
@@ -93,7 +93,7 @@ class TrainingHealthHook(Hook):
         """
         if not self.every_n_train_iters(runner, self.interval):
             return
-        found = self._look(runner) if is_main_process() else []
+        found = self._look(runner) if has_to_probe(unwrap(runner.model)) else []
         for warning in found:
             runner.logger.warning(f'Round {runner.iter + 1}: {warning}')
         if self.stop:
