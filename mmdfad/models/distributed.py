@@ -103,4 +103,4 @@ def _shard(teacher: nn.Module) -> None:
                 fully_shard(child)
             else:
                 parts.append(child)
-    fully_shard(teacher)
+    fully_shard(teacher, reshard_after_forward=True)  # which is not the default of what is called first

@@ -32,6 +32,8 @@ def read_checkpoint(path: str, where: str) -> dict:
         with _only_weights():
             return CheckpointLoader.load_checkpoint(path, map_location='cpu')
     except UnpicklingError as error:
+        while isinstance(error.__context__, UnpicklingError):  # mmengine has tried twice
+            error = error.__context__
         refused = _REFUSED.search(str(error))
         if not refused:
             raise
