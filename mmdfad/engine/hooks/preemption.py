@@ -43,7 +43,7 @@ class PreemptionHook(Hook):
         """Listen. Only the main thread of a program can."""
         self._pid = os.getpid()
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._note) or signal.SIG_DFL for number in SIGNALS}
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -90,9 +90,8 @@ def resume_command() -> str:
     """The command that goes on with this run, as far as the process can know how it was started."""
     if Path(sys.argv[0]).name != 'train.py':
         return 'resume=True in the config'
-    words = [word for word in sys.argv if word != '--resume']
-    # Before --cfg-options, which would swallow it.
-    words.insert(2, '--resume')
+    # At the end it overrides a checkpoint that was named before.
+    words = [*(word for word in sys.argv if word != '--resume=auto'), '--resume=auto']
     if 'TORCHELASTIC_RUN_ID' not in os.environ:
         return shlex.join([Path(sys.executable).name, *words])
     nodes, ranks = os.environ.get('GROUP_WORLD_SIZE', '1'), os.environ.get('LOCAL_WORLD_SIZE', '1')
