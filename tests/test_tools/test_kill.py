@@ -67,10 +67,10 @@ def test_kills_at_random_moments_leave_the_same_run(eventful_cfg, tmp_path, worl
     cfg.work_dir, cfg.resume = str(tmp_path / 'killed'), True
     moments = random.Random(world_size)
     resumed_from = []
-    for _ in range(kills):
+    for i in range(kills):
         resumed_from.append(len(list((tmp_path / 'killed').glob('iter_*.pth'))) > 0)
         event = CONTEXT.Event()
-        ranks = start(cfg, world_size, tell=(event, moments.randrange(2)))
+        ranks = start(cfg, world_size, tell=(event, i % 2))
         assert event.wait(300)
         time.sleep(moments.uniform(0, 0.05))
         victim = moments.choice(ranks)
