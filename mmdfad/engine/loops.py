@@ -56,6 +56,14 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Play all rounds that are left."""
+        try:
+            return self._run()
+        finally:
+            for hook in self.runner.hooks:  # also where training ends with an error
+                if hasattr(hook, 'release'):
+                    hook.release()
+
+    def _run(self) -> nn.Module:
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         self._open_stream()

@@ -59,10 +59,6 @@ class PreemptionHook(Hook):
             f'Stopped after round {runner.iter + 1} of {runner.max_iters}, as asked. Go on with\n  {resume_command()}'
         )
 
-    def after_train(self, runner: Runner) -> None:
-        """Listen no more."""
-        self._restore()
-
     def _note(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
         if os.getpid() != self._pid:  # a dataloader's worker, which has inherited this
@@ -71,7 +67,7 @@ class PreemptionHook(Hook):
             self._asked_at = time.monotonic()
             sys.stderr.write(f'{signal.Signals(number).name}: finishing the round; once more to end at once\n')
         elif time.monotonic() - self._asked_at > _ECHO:
-            self._restore()
+            self.release()
             os.kill(self._pid, number)
 
     def _anyone_asked(self) -> bool:
@@ -80,7 +76,8 @@ class PreemptionHook(Hook):
             all_reduce(asked, 'max')
         return bool(asked)
 
-    def _restore(self) -> None:
+    def release(self) -> None:
+        """Listen no more. The loop calls it however training ends."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
