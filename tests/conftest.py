@@ -78,6 +78,20 @@ def tiny_cfg(request, tmp_path, teacher_checkpoints) -> Config:
     return cfg
 
 
+@pytest.fixture
+def eventful_cfg(tiny_cfg) -> Config:
+    """The tiny distillation with chance, memory, averaging, workers and mixed precision in play."""
+    tiny_cfg.model.student.head.update(type='StackedLinearClsHead', mid_channels=[16], dropout_rate=0.5)
+    tiny_cfg.model.update(
+        replay=dict(type='ReplayPool', capacity=6, batch_size=3, push=3), augment=dict(type='RandomFlipCrop', shift=2)
+    )
+    tiny_cfg.custom_hooks += [dict(type='EMAHook', momentum=0.1, update_buffers=True)]
+    tiny_cfg.train_dataloader.update(batch_size=4, num_workers=1)
+    for player in ('student', 'generator'):
+        tiny_cfg.optim_wrapper[player]['type'] = 'mmdfad.CPUAmpOptimWrapper'
+    return tiny_cfg
+
+
 def run(cfg: Config, **changes) -> Runner:
     """Build a runner and train. ``changes`` are dotted keys with double underscores for dots."""
     runner = build_runner(cfg, **changes)

@@ -5,7 +5,9 @@ CONFIG=$1
 GPUS=$2
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 
-PYTHONPATH="$TOOLS/..:${PYTHONPATH:-}" torchrun \
+export PYTHONPATH="$TOOLS/..:${PYTHONPATH:-}"
+# In place of the shell, so that signals reach it.
+exec torchrun \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

@@ -8,8 +8,9 @@ WORK_DIR=$4
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 
+export PYTHONPATH="$TOOLS/..:${PYTHONPATH:-}"
 # shellcheck disable=SC2086  # SRUN_ARGS is a list of words
-PYTHONPATH="$TOOLS/..:${PYTHONPATH:-}" srun -p "$PARTITION" \
+exec srun -p "$PARTITION" \
     --job-name="$JOB_NAME" \
     --gres="gpu:$GPUS_PER_NODE" \
     --ntasks="${GPUS:-8}" \

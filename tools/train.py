@@ -6,6 +6,7 @@ import os.path as osp
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.dist import broadcast_object_list
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -14,6 +15,7 @@ from mmdfad.apis import (
     ensure_validation,
     find_resumable_checkpoint,
     is_distillation,
+    join_ranks,
     require_whole_checkpoint,
     require_writable,
 )
@@ -85,7 +87,9 @@ def merge_resume(cfg: Config, resume: str | None) -> None:
     """Point the config at the checkpoint to go on from."""
     if resume is None:
         return
-    checkpoint = find_resumable_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+    # All ranks go on from what the first finds.
+    broadcast_object_list(found := [find_resumable_checkpoint(cfg.work_dir) if resume == 'auto' else resume])
+    checkpoint = found[0]
     if checkpoint is None:
         print(f'Nothing to resume in {cfg.work_dir}: starting from the first round')
         return
@@ -97,6 +101,7 @@ def main() -> None:
     args = parse_args()
     with readable_errors():
         cfg = merge_args(read_config(args.config), args)
+        join_ranks(cfg)
         require_writable(cfg.work_dir)
         merge_resume(cfg, args.resume)
         if is_distillation(cfg) and not args.no_validate:

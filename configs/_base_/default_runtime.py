@@ -12,8 +12,10 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='mmdfad.SyntheticImageHook', interval=1000),
+    dict(type='mmdfad.TrainingHealthHook', interval=100),
     dict(type='mmdfad.ExportStudentHook'),
     dict(type='mmdfad.DistillSummaryHook'),
+    dict(type='mmdfad.PreemptionHook'),
 ]
 log_processor = dict(type='mmdfad.DistillLogProcessor', window_size=50)
 
@@ -21,6 +23,9 @@ vis_backends = [dict(type='LocalVisBackend')]
 if find_spec('tensorboard'):
     vis_backends += [dict(type='TensorboardVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends)
+
+# On many ranks: student and generator in parallel, the teacher as it is.
+model_wrapper_cfg = dict(type='mmdfad.DistributedDistiller')
 
 env_cfg = dict(
     cudnn_benchmark=True,  # images never change their size

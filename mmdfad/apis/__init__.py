@@ -10,6 +10,7 @@ from .checkpoints import (
 from .config import add_agreement, enable_amp, is_distillation, plain_student_config
 from .distill import write_distillation
 from .figure import draw_predictions
+from .ranks import join_ranks
 from .validation import ensure_validation
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     'export_student',
     'find_resumable_checkpoint',
     'is_distillation',
+    'join_ranks',
     'load_student_weights',
     'plain_student_config',
     'require_whole_checkpoint',

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_rank
 from mmengine.logging import MMLogger, print_log
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from mmdfad.models.players import build_model
 from mmdfad.utils import DistillError
 from mmdfad.utils.atomic import atomic_write
+from mmdfad.utils.checkpoint import read_checkpoint
 from mmdfad.utils.export import dataset_meta_of, write_student
 from mmdfad.utils.state_dict import explain_mismatch
 
@@ -72,7 +73,7 @@ def require_writable(work_dir: str | Path) -> None:
         DistillError: If it cannot.
     """
     try:
-        probe = Path(work_dir, '.writable')
+        probe = Path(work_dir, f'.writable.{get_rank()}')
         atomic_write(probe, b'')
         probe.unlink(missing_ok=True)
     except OSError as error:
@@ -129,7 +130,7 @@ def export_student(cfg: Config, checkpoint: str, out_dir: str | Path) -> tuple[P
 def _student_of(checkpoint: str) -> tuple[dict[str, torch.Tensor], dict]:
     """The student's state dict, without a prefix, and the checkpoint's meta."""
     require_whole_checkpoint(checkpoint)
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    content = read_checkpoint(checkpoint, f'checkpoint {checkpoint}')
     state = content.get('state_dict', content)
     student = {k.removeprefix(_STUDENT): v for k, v in state.items() if k.startswith(_STUDENT)}
     return student or state, content.get('meta', {})

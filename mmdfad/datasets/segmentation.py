@@ -65,14 +65,21 @@ class ListedSegDataset(BaseDataset):
             )
         return [
             dict(
-                img_path=str(self._resolve(image)),
-                seg_map_path=str(self._resolve(labels)),
+                img_path=self._inside(image),
+                seg_map_path=self._inside(labels),
                 label_map=self.label_map,
                 reduce_zero_label=self.reduce_zero_label,
                 seg_fields=[],
             )
             for image, labels in pairs
         ]
+
+    def _inside(self, name: str) -> str:
+        """The path of a name in a list file, which may come from anyone and has no business elsewhere."""
+        path = self._resolve(name)
+        if '..' in Path(name).parts or not path.is_relative_to(self.data_root):
+            raise DistillError(f'{self.ann_file} names {name}, which is outside of data_root={self.data_root}')
+        return str(path)
 
     def _resolve(self, name: str) -> Path:
         return Path(self.data_root, name)

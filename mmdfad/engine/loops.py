@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from mmengine.dist import get_rank
+import torch
+from mmengine.dist import all_reduce_params, get_rank, get_world_size
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 from torch import nn
 
@@ -55,14 +56,23 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Play all rounds that are left."""
+        try:
+            return self._run()
+        finally:
+            for hook in self.runner.hooks:  # also where training ends with an error
+                if hasattr(hook, 'release'):
+                    hook.release()
+
+    def _run(self) -> nn.Module:
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         self._open_stream()
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
-            self.run_round()
+            with _explained(self.dataloader.batch_size, self.runner.work_dir):
+                self.run_round()
             self._decide_current_val_interval()
-            if self._validates_now():
+            if self._validates_now() and not self.stop_training:
                 self.runner.val_loop.run()
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
@@ -72,13 +82,13 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         """One round of the game."""
         self._reseed()
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
-        players, optim = unwrap(self.runner.model), self.runner.optim_wrapper
-        with _explained(self.dataloader.batch_size):
-            for _ in range(self.imitation_steps):
-                log = players.imitation_step(next(self.dataloader_iterator), optim['student'])
-            for _ in range(self.generation_steps):
-                log |= players.generation_step(next(self.dataloader_iterator), optim['generator'])
+        players, optim = self.runner.model, self.runner.optim_wrapper
+        for _ in range(self.imitation_steps):
+            log = players.imitation_step(next(self.dataloader_iterator), optim['student'])
+        for _ in range(self.generation_steps):
+            log |= players.generation_step(next(self.dataloader_iterator), optim['generator'])
         self._check_finite(log)
+        self._average_statistics()
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=log)
         self._iter += 1
 
@@ -105,6 +115,16 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         sequence = np.random.SeedSequence((self.runner.seed, self._iter, get_rank()))
         set_random_seed(int(sequence.generate_state(1)[0]))
 
+    def _average_statistics(self) -> None:
+        """Average over the ranks what they keep beside the weights: the statistics of batch norm.
+
+        All ranks are then bitwise alike, so that what the first of them saves is the state of all.
+        """
+        if get_world_size() > 1:
+            players = unwrap(self.runner.model)
+            buffers = (b for p in (players.student, players.generator) for b in p.buffers() if b.is_floating_point())
+            all_reduce_params(list(buffers), op='mean')
+
     def _validates_now(self) -> bool:
         return (
             self.runner.val_loop is not None
@@ -124,8 +144,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
 
 
 @contextmanager
-def _explained(batch_size: int) -> Iterator[None]:
-    """Say what to do about batch norm that has nothing to normalise over."""
+def _explained(batch_size: int, work_dir: str) -> Iterator[None]:
+    """Say what to do about batch norm that has nothing to normalise over, and about other ranks that are gone."""
     try:
         yield
     except ValueError as error:
@@ -135,3 +155,16 @@ def _explained(batch_size: int) -> Iterator[None]:
             f'a batch norm after global pooling, as in the heads of DeepLabV3 or PSPNet, cannot train on a batch of '
             f'{batch_size}: set train_dataloader.batch_size to 2 or more'
         ) from error
+    except RuntimeError as error:
+        if get_world_size() == 1 or not _is_lost_connection(error):
+            raise
+        raise DistillError(
+            f'rank {get_rank()} of {get_world_size()} has lost the others: one of them has ended or cannot be reached '
+            f'({str(error).splitlines()[0]}). See the first error in the output of the ranks. The last checkpoint in '
+            f'{work_dir} is good: go on with --resume'
+        ) from error
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether an error is of the communication between ranks; gloo raises plain ones."""
+    return isinstance(error, torch.distributed.DistError) or 'gloo' in str(error)

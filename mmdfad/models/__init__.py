@@ -3,6 +3,7 @@
 from .augment import *  # noqa: F403
 from .backbones import *  # noqa: F403
 from .distillers import *  # noqa: F403
+from .distributed import *  # noqa: F403
 from .generators import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .replay import *  # noqa: F403

@@ -11,11 +11,11 @@ from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from mmdfad.models.logits import reason_against
 from mmdfad.utils import DistillError, require_positive
+from mmdfad.utils.checkpoint import read_checkpoint
 from mmdfad.utils.compat import OPTIONAL, check_package, check_types, is_importable
 from mmdfad.utils.config import read_config
 from mmdfad.utils.state_dict import explain_mismatch
@@ -194,7 +194,9 @@ def _load_weights(model: nn.Module, checkpoint: str, role: str, recipe: str | No
     """Load strictly, and return the checkpoint's ``dataset_meta``."""
     where = f'model.{role}.checkpoint={checkpoint!r}'
     try:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        content = read_checkpoint(checkpoint, where)
+    except DistillError:
+        raise
     except FileNotFoundError as error:
         hint = f', or make it with\n{indent(recipe, "  ")}' if recipe else ''
         raise DistillError(f'{where} does not exist; give the path or URL of the trained {role}{hint}') from error

@@ -1,6 +1,7 @@
 """What keeps a student from forgetting."""
 
 import torch
+from mmengine.dist import all_gather, get_world_size
 from torch import Tensor, nn
 
 from mmdfad.registry import MODELS
@@ -15,7 +16,8 @@ class ReplayPool(nn.Module):
 
     The generator moves on, and a student that follows it forgets where it was (arXiv 2108.05698). The images are kept
     as they are, in fp32: small changes can cost a generated image its label. They are part of the checkpoint, so that
-    a resumed run replays the same.
+    a resumed run replays the same. Many ranks have one memory: each keeps the images of all, so that one checkpoint
+    serves them all, and draws its own.
 
     Args:
         capacity (int): Images in the memory.
@@ -37,8 +39,13 @@ class ReplayPool(nn.Module):
         self.images = images.new_zeros(self.capacity, *images.shape[1:])
 
     def push(self, images: Tensor) -> None:
-        """Keep the first few of a batch of images [N, C, H, W], over the oldest."""
-        kept = images[: self.push_size].detach().float()
+        """Keep the first few of a batch of images [N, C, H, W], over the oldest.
+
+        Of many ranks they are the first of the whole batch, in which the ranks take turns.
+        """
+        of_each = -(-self.push_size // get_world_size())
+        kept = torch.stack(all_gather(images[:of_each].detach().float().contiguous()), dim=1)
+        kept = kept.flatten(0, 1)[: self.push_size]
         slots = (self.pushed + torch.arange(len(kept), device=kept.device)) % self.capacity
         self.images[slots] = kept
         self.pushed += len(kept)

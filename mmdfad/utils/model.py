@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from mmengine.analysis import FlopAnalyzer
+from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
@@ -26,6 +27,14 @@ class ModelSize(NamedTuple):
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside a wrapper for several devices, or the model itself."""
     return model.module if is_model_wrapper(model) else model
+
+
+def has_to_probe(distiller: nn.Module) -> bool:
+    """Whether this rank has to run the players where the first one looks at them.
+
+    All ranks do if the teacher is split over them, the first alone otherwise.
+    """
+    return is_main_process() or distiller.shard_teacher
 
 
 @contextmanager

@@ -59,6 +59,10 @@ def test_bad_input(tmp_path):
     (tmp_path / 'test.txt').write_text('only_one_name.png\n')
     with pytest.raises(DistillError, match=r"an image and its label map in each line.*'only_one_name.png'"):
         CamVidDataset(data_root=str(tmp_path), ann_file='test.txt')
+    for outside in ('../secret.png', '/etc/secret.png'):
+        (tmp_path / 'test.txt').write_text(f'{outside} labels.png\n')
+        with pytest.raises(DistillError, match=rf'test.txt names {outside}, which is outside of data_root='):
+            NYUv2Dataset(data_root=str(tmp_path), ann_file='test.txt')
     with pytest.raises(DistillError, match='num_classes of NYUv2Dataset must be 13 or 40, but found 19'):
         NYUv2Dataset(19, data_root=str(tmp_path), ann_file='test.txt')
 

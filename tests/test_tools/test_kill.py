@@ -1,12 +1,16 @@
 """Law 5, the hard way: a run that is killed goes on to the same student."""
 
+import random
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 from conftest import ROOT, TINY, assert_same_state, run
+from ranks import CONTEXT, start
+from ranks import train as train_ranks
 
 
 def train(*arguments, wrapper=()):
@@ -49,3 +53,33 @@ def test_killed_run_resumes_to_the_same_student(tmp_path, teacher_checkpoint, wh
     assert_same_state(state, dict(whole))
     student = torch.load(tmp_path / 'student.pth')['state_dict']
     assert_same_state(student, {k[len('student.model.') :]: v for k, v in state.items() if k.startswith('student.')})
+
+
+@pytest.mark.parametrize(('world_size', 'kills', 'rounds'), [(1, 20, 36), (2, 3, 8)])
+def test_kills_at_random_moments_leave_the_same_run(eventful_cfg, tmp_path, world_size, kills, rounds):
+    """Also of one rank of two, which must end the other."""
+    cfg = eventful_cfg
+    cfg.default_hooks.checkpoint.interval = 1
+    cfg.train_cfg.max_iters = rounds
+    cfg.work_dir = str(tmp_path / 'whole')
+    whole = train_ranks(cfg, world_size)
+
+    cfg.work_dir, cfg.resume = str(tmp_path / 'killed'), True
+    moments = random.Random(world_size)
+    resumed_from = []
+    for i in range(kills):
+        resumed_from.append(len(list((tmp_path / 'killed').glob('iter_*.pth'))) > 0)
+        event = CONTEXT.Event()
+        ranks = start(cfg, world_size, tell=(event, i % 2))
+        assert event.wait(300)
+        time.sleep(moments.uniform(0, 0.05))
+        victim = moments.choice(ranks)
+        victim.kill()
+        killed_at = time.monotonic()
+        for process in ranks:
+            process.join(60)
+            assert process.exitcode == (-signal.SIGKILL if process is victim else 1)
+        assert time.monotonic() - killed_at < 60
+    assert any(resumed_from)
+    for ours, theirs in zip(train_ranks(cfg, world_size), whole, strict=True):
+        assert_same_state(ours, theirs)

@@ -2,7 +2,16 @@
 
 from .checkpoint import DistillCheckpointHook
 from .export import ExportStudentHook
+from .health import TrainingHealthHook
+from .preemption import PreemptionHook
 from .summary import DistillSummaryHook
 from .synthetic import SyntheticImageHook
 
-__all__ = ['DistillCheckpointHook', 'DistillSummaryHook', 'ExportStudentHook', 'SyntheticImageHook']
+__all__ = [
+    'DistillCheckpointHook',
+    'DistillSummaryHook',
+    'ExportStudentHook',
+    'PreemptionHook',
+    'SyntheticImageHook',
+    'TrainingHealthHook',
+]

@@ -1,14 +1,17 @@
 """Checkpoints that survive whatever happens."""
 
+import logging
 from collections import deque
+from pathlib import Path
 
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmdfad.registry import HOOKS
 from mmdfad.utils import DistillError
 from mmdfad.utils.atomic import ATOMIC_BACKEND, atomic_write
+from mmdfad.utils.checkpoint import read_checkpoint
 from mmdfad.utils.model import unwrap
 from mmdfad.utils.state_dict import explain_mismatch
 
@@ -22,7 +25,9 @@ class DistillCheckpointHook(CheckpointHook):
 
     - files are written atomically, and an old checkpoint is removed only after the new one is complete;
     - a student or generator that is not finite is not saved over a good one;
-    - training does not resume from a checkpoint of another teacher, nor load one that does not fit.
+    - training does not resume from a checkpoint of another teacher, nor load one that does not fit, nor one that would
+      run code;
+    - resuming with another number of ranks or another batch size works, and says what it changes.
 
     Args:
         interval (int): Rounds between checkpoints. Defaults to -1: only the last one.
@@ -36,6 +41,17 @@ class DistillCheckpointHook(CheckpointHook):
         if '://' not in str(kwargs.get('out_dir', '')):
             kwargs.setdefault('backend_args', dict(backend=ATOMIC_BACKEND))
         super().__init__(interval=interval, by_epoch=False, **kwargs)
+        if self.filename_tmpl is not None and Path(self.filename_tmpl).name != self.filename_tmpl:
+            raise DistillError(
+                f'default_hooks.checkpoint.filename_tmpl must be a name without folders, but found '
+                f'{self.filename_tmpl!r}; the folder is out_dir'
+            )
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse a checkpoint that would run code, before mmengine reads it."""
+        source = runner._load_from or (find_latest_checkpoint(runner.work_dir) if runner._resume else None)
+        if source is not None:
+            read_checkpoint(source, f'the checkpoint {source}')
 
     def before_train(self, runner: Runner) -> None:
         """See mmengine."""
@@ -58,6 +74,7 @@ class DistillCheckpointHook(CheckpointHook):
                 f'good. Lower its learning rate in optim_wrapper'
             )
         checkpoint['meta']['teacher'] = unwrap(runner.model).teacher_record
+        checkpoint['meta']['ranks'] = _ranks(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse what does not belong to this run.
@@ -80,6 +97,14 @@ class DistillCheckpointHook(CheckpointHook):
                 f'  this config: {ours["checkpoint"]} (sha256 {ours["sha256"][:16]}...)\n'
                 'Set model.teacher.checkpoint to the former, or start anew in another work_dir'
             )
+        if runner._resume:
+            _explain_ranks(checkpoint['meta'].get('ranks'), _ranks(runner), runner.logger)
+
+    def save_unless_saved(self, runner: Runner) -> None:
+        """Save a checkpoint of this round, unless the hook has just done so."""
+        name = self.filename_tmpl.format(runner.iter + 1)
+        if self.last_ckpt is None or Path(self.last_ckpt).name != name:
+            self._save_checkpoint(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """mmengine's, in the order that never leaves the run without a good checkpoint: write, point, remove."""
@@ -110,3 +135,31 @@ class DistillCheckpointHook(CheckpointHook):
             old = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
             if is_main_process() and self.file_backend.isfile(old):
                 self.file_backend.remove(old)
+
+
+def _ranks(runner: Runner) -> dict[str, int]:
+    """How many ranks take part, and the batch of each."""
+    loader = runner._train_dataloader
+    batch_size = loader['batch_size'] if isinstance(loader, dict) else loader.batch_size
+    return dict(world_size=get_world_size(), batch_size=batch_size)
+
+
+def _explain_ranks(before: dict[str, int] | None, now: dict[str, int], logger: logging.Logger) -> None:
+    """Say what is different from now on, if the ranks or their batches are."""
+    if before is None or before == now:
+        return
+    total_before, total_now = (r['world_size'] * r['batch_size'] for r in (before, now))
+    changes = ['chance within a round (dropout, augmentation, replay) falls differently']
+    if total_before != total_now:
+        changes += [
+            f'a step sees {total_now} images in place of {total_before}',
+            'the noise goes on at another place of its stream',
+            'learning rates stay those of the checkpoint, also with auto_scale_lr',
+        ]
+    if before['batch_size'] != now['batch_size']:
+        changes.append('batch norm that is not synchronised normalises over another number of images')
+    logger.warning(
+        f'Resuming with {now["world_size"]} rank(s) of batch {now["batch_size"]} what ran with {before["world_size"]} '
+        f'of batch {before["batch_size"]}, so the run will not be bitwise the one it would have been: '
+        f'{"; ".join(changes)}.'
+    )

@@ -12,7 +12,10 @@ from mmdfad.utils.table import format_table
 
 @HOOKS.register_module()
 class DistillSummaryHook(Hook):
-    """Logs parameters, FLOPs and file size of teacher and student at the end of training."""
+    """Logs parameters, FLOPs and file size of teacher and student at the end of training.
+
+    Not of a teacher that is split over the ranks, of which none has the whole.
+    """
 
     priority = 'LOWEST'
 
@@ -20,6 +23,8 @@ class DistillSummaryHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Log the table."""
         distiller = unwrap(runner.model)
+        if distiller.shard_teacher:
+            return
         with torch.no_grad(), evaluating(distiller):
             images = distiller.generator(torch.zeros(2, distiller.generator.noise_dim, device=distiller.device))
             sizes = [

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from matplotlib import colormaps
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmdfad.datasets import NoiseDataset
 from mmdfad.registry import HOOKS
 from mmdfad.utils.export import dataset_meta_of
-from mmdfad.utils.model import unwrap
+from mmdfad.utils.model import has_to_probe, unwrap
 
 # Noise that no training run with a seed of its own draws from.
 PROBE_SEED = 2**63 - 1
@@ -55,13 +55,15 @@ class SyntheticImageHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Draw a grid when it is time."""
-        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+        due = self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)
+        if due and has_to_probe(unwrap(runner.model)):
             self._draw(runner)
 
-    @master_only
     def _draw(self, runner: Runner) -> None:
         distiller = unwrap(runner.model)
         images, student_labels, teacher_labels = distiller.probe(self.noise)
+        if not is_main_process():
+            return
         pictures = distiller.teacher_pixels.to_rgb(images).permute(0, 2, 3, 1)
         columns = (v.cpu().numpy() for v in (pictures, teacher_labels, student_labels))
         tiles = [self._tile(*column) for column in zip(*columns, strict=True)]

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
@@ -56,6 +57,8 @@ class AdversarialDistiller(BaseModel):
             teacher's channels (:func:`~mmdfad.utils.state_dict.select_weights`). Defaults to False.
         inference_dtype (str, optional): ``'bfloat16'`` or ``'float16'``, the autocast type of generator and teacher in
             imitation steps, where no gradient passes through them. Defaults to that of the student's optimizer wrapper.
+        shard_teacher (bool): Split the teacher's weights over the ranks, for one that is too large for a device (see
+            :class:`~mmdfad.models.DistributedDistiller`). Defaults to False.
         data_preprocessor (dict, optional): For teacher and student given inline without one. mmengine's Runner passes
             the config's top-level ``data_preprocessor`` here.
 
@@ -79,6 +82,7 @@ class AdversarialDistiller(BaseModel):
         val_agreement: bool = False,
         init_student_from_teacher: bool = False,
         inference_dtype: str | None = None,
+        shard_teacher: bool = False,
         data_preprocessor: dict | None = None,
     ) -> None:
         super().__init__()
@@ -123,6 +127,7 @@ class AdversarialDistiller(BaseModel):
         )
         self.freeze_student_norms = freeze_student_norms
         self.val_agreement = val_agreement
+        self.shard_teacher = shard_teacher and get_world_size() > 1
         self.inference_dtype = getattr(torch, inference_dtype) if inference_dtype else None
         self.num_classes = self._check_players()
 
@@ -337,8 +342,9 @@ class AdversarialDistiller(BaseModel):
 
     def _apply(self, fn: Callable, recurse: bool = True) -> 'AdversarialDistiller':
         """Let the teacher follow to other devices and types."""
-        self.teacher._apply(fn, recurse)
-        self.teacher.eval()  # some attentions cache what they need in eval mode, outside their buffers
+        if not self.shard_teacher:  # whose parts are put where they belong when it is split
+            self.teacher._apply(fn, recurse)
+            self.teacher.eval()  # some attentions cache what they need in eval mode, outside their buffers
         return super()._apply(fn, recurse)
 
     def _set_device(self, device: torch.device) -> None:

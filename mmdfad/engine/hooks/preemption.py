@@ -1,0 +1,95 @@
+"""Leaving in good order when asked to."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmdfad.registry import HOOKS
+
+from .checkpoint import DistillCheckpointHook
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Seconds in which the same request may come again: terminals signal every process, and launchers pass signals on.
+_ECHO = 2.0
+
+
+@HOOKS.register_module()
+class PreemptionHook(Hook):
+    """On SIGTERM or SIGINT, finishes the round, saves a checkpoint, says how to go on, and ends the run without error.
+
+    Clusters send SIGTERM before they take a machine away; SIGINT is Ctrl-C. Of many ranks it is enough that one is
+    asked: all of them stop after the same round. A second signal, some seconds later, ends the process at once.
+    """
+
+    # After everything that changes what is saved, or decides whether training goes on.
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self._asked_at: float | None = None
+        self._previous: dict[int, Any] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Listen. Only the main thread of a program can."""
+        self._pid = os.getpid()
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) or signal.SIG_DFL for number in SIGNALS}
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Save and stop, if any rank was asked to."""
+        if not self._anyone_asked() or self.is_last_train_iter(runner):
+            return
+        for hook in runner.hooks:
+            if isinstance(hook, DistillCheckpointHook):
+                hook.save_unless_saved(runner)
+        runner.train_loop.stop_training = True
+        runner.logger.warning(
+            f'Stopped after round {runner.iter + 1} of {runner.max_iters}, as asked. Go on with\n  {resume_command()}'
+        )
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        if os.getpid() != self._pid:  # a dataloader's worker, which has inherited this
+            return
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            sys.stderr.write(f'{signal.Signals(number).name}: finishing the round; once more to end at once\n')
+        elif time.monotonic() - self._asked_at > _ECHO:
+            self.release()
+            os.kill(self._pid, number)
+
+    def _anyone_asked(self) -> bool:
+        asked = torch.tensor(int(self._asked_at is not None))
+        if get_world_size() > 1:
+            all_reduce(asked, 'max')
+        return bool(asked)
+
+    def release(self) -> None:
+        """Listen no more. The loop calls it however training ends."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+
+def resume_command() -> str:
+    """The command that goes on with this run, as far as the process can know how it was started."""
+    if Path(sys.argv[0]).name != 'train.py':
+        return 'resume=True in the config'
+    # At the end it overrides a checkpoint that was named before.
+    words = [*(word for word in sys.argv if word != '--resume=auto'), '--resume=auto']
+    if 'TORCHELASTIC_RUN_ID' not in os.environ:
+        return shlex.join([Path(sys.executable).name, *words])
+    nodes, ranks = os.environ.get('GROUP_WORLD_SIZE', '1'), os.environ.get('LOCAL_WORLD_SIZE', '1')
+    return shlex.join(['torchrun', f'--nnodes={nodes}', f'--nproc_per_node={ranks}', *words])

@@ -1,0 +1,58 @@
+"""Reading checkpoints, which may come from anyone, without running what is in them."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pickle import UnpicklingError
+
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from .errors import DistillError
+
+# torch's own switches, which hold for every torch.load.
+_ONLY_WEIGHTS, _ANYTHING = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+_REFUSED = re.compile(r'GLOBAL (\S+) (?:was not an allowed|whose module)|Trying to (?:call|instantiate)')
+
+
+def read_checkpoint(path: str, where: str) -> dict:
+    """Read a checkpoint that holds tensors and plain values, and nothing that would run as a program.
+
+    mmengine tries that too, but goes on to run whatever is in the file if it does not succeed.
+
+    Args:
+        path (str): A path or URL.
+        where (str): What names it, such as ``"model.teacher.checkpoint='x.pth'"``.
+
+    Raises:
+        DistillError: If there is more in it.
+        Exception: What torch or the file system make of a damaged or missing file.
+    """
+    try:
+        with _only_weights():
+            return CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except UnpicklingError as error:
+        while isinstance(error.__context__, UnpicklingError):  # mmengine has tried twice
+            error = error.__context__
+        refused = _REFUSED.search(str(error))
+        if not refused:
+            raise
+        what = refused[1] or 'a function'
+        raise DistillError(
+            f'{where} holds more than weights: reading it would run {what}, which could do anything. If you trust '
+            f'whoever made the file, set the environment variable {_ANYTHING}=1; better, save it anew with its '
+            'state_dict alone'
+        ) from error
+
+
+@contextmanager
+def _only_weights() -> Iterator[None]:
+    """Make every torch.load refuse to run anything, unless the user has allowed it."""
+    if os.environ.get(_ANYTHING) or os.environ.get(_ONLY_WEIGHTS):
+        yield
+        return
+    os.environ[_ONLY_WEIGHTS] = '1'
+    try:
+        yield
+    finally:
+        del os.environ[_ONLY_WEIGHTS]

@@ -1,0 +1,139 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import assert_same_state, both_tasks, build_runner, run
+from mmengine.hooks import Hook
+
+from mmdfad.engine.hooks.health import measure
+from mmdfad.models.generators import RandomImageGenerator
+from mmdfad.registry import HOOKS, MODELS
+from mmdfad.utils import DistillError
+
+HEALTH = dict(type='mmdfad.TrainingHealthHook', interval=2, num_images=16)
+
+
+@MODELS.register_module()
+class ConstantGenerator(RandomImageGenerator):
+    """Makes one image of any noise."""
+
+    def synthesize(self, noise):
+        return super().synthesize(torch.arange(noise.shape[1]).expand_as(noise).float().sin())
+
+
+@HOOKS.register_module()
+class BreakStatistics(Hook):
+    """Puts infinity where only eval mode sees it, so that the loss stays finite."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        norms = (m for m in runner.model.generator.modules() if isinstance(m, torch.nn.BatchNorm2d))
+        next(norms).running_mean.fill_(math.inf)
+
+
+def health_of(cfg, **changes):
+    """The warnings that a run logged, and the last metrics."""
+    changes.setdefault('custom_hooks', [HEALTH])
+    runner = run(cfg, **changes)
+    log = next(Path(runner.work_dir).glob('*/*.log')).read_text()
+    metrics = {
+        key.removeprefix('train/health/'): history.current()
+        for key, history in runner.message_hub.log_scalars.items()
+        if key.startswith('train/health/')
+    }
+    return [line for line in log.splitlines() if 'WARNING - Round' in line], metrics
+
+
+@both_tasks
+def test_a_healthy_run_is_silent_and_logged(tiny_cfg):
+    warnings, metrics = health_of(tiny_cfg, train_cfg__max_iters=12)
+    assert warnings == []
+    assert metrics.keys() == {'nonfinite', 'pixel_std', 'diversity', 'class_entropy', 'student_change', 'gap'}
+    assert not any('loss' in name for name in metrics)
+    log = next(Path(tiny_cfg.work_dir).glob('*/*.log')).read_text()
+    assert 'health/diversity: 0.9' in log
+
+
+def test_generator_learning_rate_times_100_collapses(tiny_cfg):
+    lr = tiny_cfg.optim_wrapper.generator.optimizer.lr
+    warnings, metrics = health_of(
+        tiny_cfg, train_cfg__max_iters=40, param_scheduler=None, optim_wrapper__generator__optimizer__lr=100 * lr
+    )
+    assert metrics['diversity'] < 0.2
+    assert sum('the generator has collapsed' in line for line in warnings) == 1  # once, though it stays so
+    assert 'Lower optim_wrapper.generator.optimizer.lr' in warnings[0]
+
+
+def test_student_without_learning_rate_does_not_move(tiny_cfg):
+    warnings, metrics = health_of(tiny_cfg, train_cfg__max_iters=6, optim_wrapper__student__optimizer__lr=0.0)
+    assert metrics['student_change'] == 0
+    assert len(warnings) == 1
+    assert 'Round 2: the student does not move' in warnings[0]
+    assert 'Raise optim_wrapper.student.optimizer.lr' in warnings[0]
+
+
+def test_diverging_student_is_named(tiny_cfg):
+    warnings, metrics = health_of(tiny_cfg, train_cfg__max_iters=8, optim_wrapper__student__optimizer__lr=10.0)
+    assert metrics['gap'] > 10
+    assert [line for line in warnings if 'the discrepancy diverges: the student is' in line]
+
+
+def test_constant_generator_is_named(tiny_cfg):
+    warnings, metrics = health_of(
+        tiny_cfg,
+        model__generator=dict(_delete_=True, type='ConstantGenerator', image_size=16),
+        train_dataloader__dataset__noise_dim=3 * 16 * 16,
+        train_cfg=dict(max_iters=8, generation_steps=0),
+    )
+    assert metrics['diversity'] == 0
+    assert metrics['class_entropy'] < 1
+    assert any('Round 6: the generator has collapsed' in line for line in warnings)
+
+
+def test_values_that_are_not_finite(tiny_cfg):
+    runner = build_runner(
+        tiny_cfg,
+        train_cfg__max_iters=2,
+        custom_hooks=[HEALTH, dict(type='mmdfad.BreakStatistics')],
+        default_hooks__checkpoint=None,
+    )
+    runner.train()
+    log = next(Path(runner.work_dir).glob('*/*.log')).read_text()
+    assert 'of the pixels and logits on probe noise are not finite' in log
+
+
+def test_stop_ends_the_run_before_the_checkpoint(tiny_cfg, tmp_path):
+    with pytest.raises(DistillError, match=r'not healthy in round 4: the student does not move.*Set stop=False'):
+        health_of(
+            tiny_cfg,
+            custom_hooks=[dict(HEALTH, interval=4, stop=True)],
+            optim_wrapper__student__optimizer__lr=0.0,
+        )
+    assert [p.name for p in (tmp_path / 'run').glob('iter_*.pth')] == ['iter_2.pth']
+
+
+def test_looking_changes_nothing(tiny_cfg, tmp_path):
+    with_hook = run(tiny_cfg, work_dir=str(tmp_path / 'a'), custom_hooks=[dict(HEALTH, interval=1)])
+    without = run(tiny_cfg, work_dir=str(tmp_path / 'b'), custom_hooks=[])
+    assert_same_state(with_hook.model.state_dict(), without.model.state_dict())
+
+
+def test_metrics_by_hand(tiny_cfg):
+    """The numbers themselves, of players that are simple enough."""
+    distiller = build_runner(tiny_cfg).model
+    noise = torch.randn(6, 16)
+    distiller.generator.forward = lambda noise: noise[:, :12].view(-1, 3, 2, 2)
+    distiller.to_student_pixels.forward = lambda images: images
+    teacher = torch.zeros(6, 5)
+    teacher[:3, 0] = teacher[3:, 1] = 100  # half of the images one class, half another
+    distiller.teacher.forward = lambda images: teacher
+    distiller.student.forward = lambda images: 3 * teacher
+    found = measure(distiller, noise)
+    pixels = noise[:, :12]
+    assert found['pixel_std'] == pytest.approx(float(pixels.std()))
+    distance = (pixels - pixels[[5, 0, 1, 2, 3, 4]]).square().mean().sqrt()
+    assert found['diversity'] == pytest.approx(float(distance / pixels.std() / 2**0.5))
+    assert found['class_entropy'] == pytest.approx(math.log(2) / math.log(5))
+    # |3t - t| is 200 once in five; |t - mean| is 80 once and 20 four times
+    assert found['gap'] == pytest.approx(200 / 160)
+    assert found['nonfinite'] == 0
