@@ -45,6 +45,8 @@ train_cfg = dict(max_iters=rounds, imitation_steps=2, generation_steps=2, val_in
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100))
 custom_hooks = [
     dict(type='mmdfad.SyntheticImageHook', interval=100),
+    dict(type='mmdfad.TrainingHealthHook', interval=50),
     dict(type='mmdfad.ExportStudentHook'),
     dict(type='mmdfad.DistillSummaryHook'),
+    dict(type='mmdfad.PreemptionHook'),
 ]

@@ -375,8 +375,10 @@ auto_scale_lr = dict(enable=False, base_batch_size={batch_size})
 default_hooks = dict(checkpoint=dict(interval=interval), logger=dict(interval={min(50, interval)}))
 custom_hooks = [
     dict(type='mmdfad.SyntheticImageHook', interval=interval),
+    dict(type='mmdfad.TrainingHealthHook', interval=interval),
     dict(type='mmdfad.ExportStudentHook'),
     dict(type='mmdfad.DistillSummaryHook'),
+    dict(type='mmdfad.PreemptionHook'),
 ]
 """
 

@@ -113,7 +113,12 @@ class TrainingHealthHook(Hook):
         self._weights = weights
         for name, value in metrics.items():
             runner.message_hub.update_scalar(f'train/health/{name}', value)
-        return [text for name, wrong, patience, text in self._judge(metrics) if self._is_new(name, wrong, patience)]
+        learned = any(True for _ in distiller.generator.parameters())  # as in no baseline
+        return [
+            text
+            for name, wrong, patience, text in self._judge(metrics)
+            if (learned or name in ('finite', 'student')) and self._is_new(name, wrong, patience)
+        ]
 
     def _is_new(self, name: str, wrong: bool, patience: int) -> bool:
         """Whether something has been wrong for just so many looks, and was never before."""
@@ -181,7 +186,7 @@ def measure(distiller: nn.Module, noise: Tensor) -> dict[str, float]:
     with evaluating(distiller):
         images = distiller.generator(noise.to(distiller.device)).float()
         teacher = distiller.teacher(images)
-        student = distiller.student(distiller.to_student_pixels(images))
+        student = distiller.student_logits(images)
     finite = torch.cat([t.isfinite().flatten() for t in (images, teacher, student)])
     probabilities = teacher.softmax(1).transpose(0, 1).flatten(1).mean(1)
     entropy = torch.special.entr(probabilities).sum() / math.log(max(teacher.shape[1], 2))
