@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdfad.models import BalancePrior, BNStatisticsPrior, OneHotPrior
+from mmdfad.models import BalancePrior, BNStatisticsPrior, OneHotPrior, TotalVariationPrior
 from mmdfad.utils import DistillError
 
 
@@ -82,6 +82,19 @@ def test_bn_statistics_watch_only_while_asked_to():
     model(torch.randn(2, 3, 8, 8))
     assert len(prior._terms) == 2
     assert not any(module._forward_pre_hooks for module in model)
+
+
+def test_total_variation_against_numpy():
+    model, prior = teacher(), TotalVariationPrior()
+    images = torch.randn(2, 3, 5, 7, requires_grad=True)
+    with prior.watching(model):
+        value = prior(model(images))
+    data = images.detach().numpy()
+    expected = np.abs(np.diff(data, axis=2)).mean() / 2 + np.abs(np.diff(data, axis=3)).mean() / 2
+    assert value.item() == pytest.approx(expected)
+    value.backward()
+    assert images.grad.abs().sum() > 0
+    assert not model._forward_pre_hooks
 
 
 def test_teachers_without_batch_norm_are_refused():

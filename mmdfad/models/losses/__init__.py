@@ -1,7 +1,7 @@
 """Losses: plain modules on plain tensors."""
 
 from .discrepancy import KLDiscrepancy, L1Discrepancy, LogL1Discrepancy, MSEDiscrepancy
-from .priors import BalancePrior, BNStatisticsPrior, GenerationPrior, OneHotPrior
+from .priors import BalancePrior, BNStatisticsPrior, GenerationPrior, OneHotPrior, TotalVariationPrior
 
 __all__ = [
     'BNStatisticsPrior',
@@ -12,4 +12,5 @@ __all__ = [
     'LogL1Discrepancy',
     'MSEDiscrepancy',
     'OneHotPrior',
+    'TotalVariationPrior',
 ]

@@ -101,6 +101,34 @@ class BNStatisticsPrior(GenerationPrior):
 
 
 @MODELS.register_module()
+class TotalVariationPrior(GenerationPrior):
+    """Mean absolute difference of neighbouring pixels: images are mostly smooth (DeepInversion, arXiv 1912.08795).
+
+    Transposed convolutions leave a fine checkerboard, which no statistics of a teacher that looks at coarser things
+    forbid.
+    """
+
+    name = 'total_variation'
+
+    @contextmanager
+    def watching(self, teacher: nn.Module) -> Iterator[None]:
+        """Measure the images that the teacher is given."""
+        handle = teacher.register_forward_pre_hook(self._measure)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _measure(self, teacher: nn.Module, inputs: tuple[Tensor]) -> None:
+        images = inputs[0].float()
+        self._value = (images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()) / 2
+
+    def forward(self, teacher_logits: Tensor) -> Tensor:
+        value, self._value = self._value, None
+        return value
+
+
+@MODELS.register_module()
 class OneHotPrior(GenerationPrior):
     """Cross-entropy of the teacher with its own label: images it is sure of (DAFL, arXiv 1904.01186)."""
 
