@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/python tools/demo.py --seed $(SEED)
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 lint: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files
