@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from mmdfad.utils import DistillError
 
 EXAMPLE = f'{ROOT}/examples/cifar_resnet.py:CifarResNet'
 CONFIG = ROOT / 'configs/dfad/resnet32_resnet20_cifar10.py'
-CIFAR10 = Path('/work/shared/data/cifar10')
+CIFAR10 = ROOT.parent / 'shared/data/cifar10'
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
