@@ -87,8 +87,7 @@ def eventful_cfg(tiny_cfg) -> Config:
     )
     tiny_cfg.custom_hooks += [dict(type='EMAHook', momentum=0.1, update_buffers=True)]
     tiny_cfg.train_dataloader.update(batch_size=4, num_workers=1)
-    for player in ('student', 'generator'):
-        tiny_cfg.optim_wrapper[player]['type'] = 'mmdfad.CPUAmpOptimWrapper'
+    tiny_cfg.optim_wrapper.amp_dtype = 'bfloat16'
     return tiny_cfg
 
 

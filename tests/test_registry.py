@@ -18,7 +18,7 @@ from mmdfad import registry
         ('DATASETS', 'NoiseDataset'),
         ('DATA_SAMPLERS', 'NoiseSampler'),
         ('METRICS', 'AgreementMetric'),
-        ('OPTIM_WRAPPERS', 'CPUAmpOptimWrapper'),
+        ('OPTIM_WRAPPERS', 'BFloat16OptimWrapper'),
         ('OPTIM_WRAPPER_CONSTRUCTORS', 'PlayerOptimWrapperConstructor'),
         ('LOG_PROCESSORS', 'DistillLogProcessor'),
     ],

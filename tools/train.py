@@ -11,13 +11,13 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmdfad.apis import (
-    enable_amp,
     ensure_validation,
     find_resumable_checkpoint,
     is_distillation,
     join_ranks,
     require_whole_checkpoint,
     require_writable,
+    set_amp,
 )
 from mmdfad.utils import DistillError, readable_errors
 from mmdfad.utils.config import read_config
@@ -35,7 +35,12 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         help='go on from this checkpoint, or without a value from the latest whole one in the work directory',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on accelerators, bf16 on CPUs')
+    parser.add_argument(
+        '--amp', action='store_const', dest='amp_dtype', const='auto', help='compute in the fastest type of the device'
+    )
+    parser.add_argument(
+        '--amp-dtype', choices=['auto', 'float32', 'bfloat16', 'float16'], help="or in this one; default: the config's"
+    )
     parser.add_argument('--no-validate', action='store_true', help='do not validate during training')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rates with the actual batch size'
@@ -65,8 +70,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
-    if args.amp:
-        enable_amp(cfg)
+    if args.amp_dtype is not None:
+        set_amp(cfg, args.amp_dtype)
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise DistillError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')

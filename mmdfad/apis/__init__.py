@@ -7,7 +7,7 @@ from .checkpoints import (
     require_whole_checkpoint,
     require_writable,
 )
-from .config import add_agreement, enable_amp, is_distillation, plain_student_config
+from .config import add_agreement, is_distillation, plain_student_config, set_amp
 from .distill import write_distillation
 from .figure import draw_predictions
 from .ranks import join_ranks
@@ -16,7 +16,6 @@ from .validation import ensure_validation
 __all__ = [
     'add_agreement',
     'draw_predictions',
-    'enable_amp',
     'ensure_validation',
     'export_student',
     'find_resumable_checkpoint',
@@ -26,5 +25,6 @@ __all__ = [
     'plain_student_config',
     'require_whole_checkpoint',
     'require_writable',
+    'set_amp',
     'write_distillation',
 ]

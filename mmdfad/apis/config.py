@@ -2,10 +2,12 @@
 
 import copy
 
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 
+from mmdfad.engine.optim import PLAYERS, amp_settings
 from mmdfad.models.players import PLAYER_KEYS, plain_config
 from mmdfad.utils import DistillError
 from mmdfad.utils.export import student_config
@@ -55,17 +57,20 @@ def add_agreement(run: Config, plain: Config) -> Config:
     return cfg
 
 
-def enable_amp(cfg: Config) -> None:
-    """Switch each optimizer of a config to mixed precision, on the device that is there.
-
-    On an accelerator that is mmengine's ``AmpOptimWrapper`` with dynamic loss scaling, on CPUs bf16 autocast.
+def set_amp(cfg: Config, dtype: str) -> None:
+    """Let a config compute in a type; see :class:`~mmdfad.engine.PlayerOptimWrapperConstructor`.
 
     Args:
-        cfg (Config): The config, changed in place.
+        cfg (Config): A distillation or a plain model's, changed in place.
+        dtype (str): ``'float32'``, ``'bfloat16'``, ``'float16'`` or ``'auto'``.
+
+    Raises:
+        DistillError: If the device cannot.
     """
-    amp = dict(type='mmdfad.CPUAmpOptimWrapper') if get_device() == 'cpu' else dict(type='AmpOptimWrapper')
-    wrappers = cfg.optim_wrapper
-    for wrapper in [wrappers[p] for p in ('student', 'generator')] if is_distillation(cfg) else [wrappers]:
-        wrapper.update(amp)
-        if amp['type'] == 'AmpOptimWrapper':
-            wrapper.setdefault('loss_scale', 'dynamic')
+    if not is_distillation(cfg):
+        cfg.optim_wrapper.update(amp_settings(dtype, torch.device(get_device())))
+        return
+    cfg.optim_wrapper.amp_dtype = dtype
+    for player in PLAYERS:
+        for key in ('type', 'amp_dtype'):
+            cfg.optim_wrapper[player].pop(key, None)

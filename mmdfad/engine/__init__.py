@@ -3,6 +3,6 @@
 from .hooks import *  # noqa: F403
 from .log_processor import DistillLogProcessor
 from .loops import AdversarialDistillLoop
-from .optim import CPUAmpOptimWrapper, PlayerOptimWrapperConstructor
+from .optim import BFloat16OptimWrapper, PlayerOptimWrapperConstructor
 
-__all__ = ['AdversarialDistillLoop', 'CPUAmpOptimWrapper', 'DistillLogProcessor', 'PlayerOptimWrapperConstructor']
+__all__ = ['AdversarialDistillLoop', 'BFloat16OptimWrapper', 'DistillLogProcessor', 'PlayerOptimWrapperConstructor']

@@ -1,13 +1,15 @@
 """Algorithm 1 of DFAD (arXiv 1912.11006) as an mmengine training loop."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from mmengine.dist import all_reduce_params, get_rank, get_world_size
+from mmengine.hooks import LoggerHook
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
-from torch import nn
+from torch import Tensor, nn
 
 from mmdfad.registry import LOOPS
 from mmdfad.utils import DistillError
@@ -53,6 +55,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         super().__init__(runner, dataloader, max_iters, val_begin, val_interval, dynamic_intervals)
         self.imitation_steps = imitation_steps
         self.generation_steps = generation_steps
+        self._unread: list[dict[str, Tensor]] = []
 
     def run(self) -> nn.Module:
         """Play all rounds that are left."""
@@ -67,6 +70,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         self._open_stream()
+        self._log_interval = next((h.interval for h in self.runner.hooks if isinstance(h, LoggerHook)), 1)
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             with _explained(self.dataloader.batch_size, self.runner.work_dir):
@@ -87,9 +91,11 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
             log = players.imitation_step(next(self.dataloader_iterator), optim['student'])
         for _ in range(self.generation_steps):
             log |= players.generation_step(next(self.dataloader_iterator), optim['generator'])
-        self._check_finite(log)
+        self._unread.append(log)
+        if (self._iter + 1) % self._log_interval == 0 or self._iter + 1 == self._max_iters:
+            self._read_log()
         self._average_statistics()
-        self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=log)
+        self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=None)
         self._iter += 1
 
     def _open_stream(self) -> None:
@@ -132,14 +138,29 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
             and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
         )
 
-    def _check_finite(self, log: dict) -> None:
-        """Stop before a broken state can reach a checkpoint."""
+    def _read_log(self) -> None:
+        """Write down what the last rounds gave, and stop where it is not finite.
+
+        Only when it is about to be logged: to read a value is to wait for the device. What is not finite gets into no
+        checkpoint meanwhile, which is checked as it is saved.
+        """
+        first = self._iter + 2 - len(self._unread)
+        values = torch.stack([value.float() for log in self._unread for value in log.values()]).tolist()
+        values = iter(values)
+        for number, log in enumerate(self._unread, first):
+            log = {key: next(values) for key in log}
+            self._check_finite(log, number)
+            for key, value in log.items():
+                self.runner.message_hub.update_scalar(f'train/{key}', value)
+        self._unread.clear()
+
+    def _check_finite(self, log: dict[str, float], number: int) -> None:
         for key, player in (('imitation_loss', 'student'), ('generation_loss', 'generator')):
-            if key in log and not log[key].isfinite():
+            if not math.isfinite(log.get(key, 0)):
                 raise DistillError(
-                    f'{key} is {log[key].item()} in round {self._iter + 1}: the {player} has diverged. The last '
-                    f'checkpoint in {self.runner.work_dir} is good. Lower optim_wrapper.{player}.optimizer.lr, warm it '
-                    f'up, or set optim_wrapper.{player}.clip_grad'
+                    f'{key} is {log[key]} in round {number}: the {player} has diverged. The last checkpoint in '
+                    f'{self.runner.work_dir} is good. Lower optim_wrapper.{player}.optimizer.lr, warm it up, or set '
+                    f'optim_wrapper.{player}.clip_grad'
                 )
 
 

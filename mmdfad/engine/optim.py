@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
-from mmengine.runner.amp import autocast
 from torch import nn
 
 from mmdfad.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
@@ -23,11 +24,17 @@ class PlayerOptimWrapperConstructor:
 
         optim_wrapper = dict(
             constructor='mmdfad.PlayerOptimWrapperConstructor',
+            amp_dtype='auto',
             student=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9), paramwise_cfg=dict(norm_decay_mult=0.)),
             generator=dict(optimizer=dict(type='Adam', lr=1e-3)))
 
+    ``amp_dtype`` is the type that the forward passes of a player's steps compute in: ``'float32'``, ``'bfloat16'``,
+    ``'float16'`` (with dynamic loss scaling, on accelerators), or ``'auto'`` for the fastest that the device computes
+    in hardware (:func:`fastest_dtype`). Given for both, or for a player alone in its own part. Without it, a player's
+    ``type`` decides, as in mmengine.
+
     Args:
-        optim_wrapper_cfg (dict): ``student`` and ``generator``, an optimizer wrapper config each.
+        optim_wrapper_cfg (dict): ``student`` and ``generator``, an optimizer wrapper config each, and ``amp_dtype``.
         paramwise_cfg (dict, optional): Must be None: it belongs to a player.
 
     Raises:
@@ -36,13 +43,14 @@ class PlayerOptimWrapperConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         # mmpretrain's and mmseg's base schedules bring a type of their own.
-        found = set(optim_wrapper_cfg) - {'type'}
+        found = set(optim_wrapper_cfg) - {'type', 'amp_dtype'}
         if found != set(PLAYERS) or paramwise_cfg is not None:
             raise DistillError(
                 f'optim_wrapper must have the keys {list(PLAYERS)} beside constructor, each with an optimizer, but '
                 f'found {sorted(found | ({"paramwise_cfg"} if paramwise_cfg else set()))}'
             )
-        self.cfgs = optim_wrapper_cfg
+        common = dict(amp_dtype=optim_wrapper_cfg.get('amp_dtype'))
+        self.cfgs = {player: {**common, **optim_wrapper_cfg[player]} for player in PLAYERS}
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
         """Build for a distiller, wrapped or not. A generator that learns nothing gets no optimizer."""
@@ -50,19 +58,73 @@ class PlayerOptimWrapperConstructor:
         parts = dict(student=distiller.student_player.model, generator=distiller.generator)
         return OptimWrapperDict(
             **{
-                player: build_optim_wrapper(part, self.cfgs[player])
+                player: build_optim_wrapper(part, _with_type(self.cfgs[player], player, distiller.device))
                 for player, part in parts.items()
                 if any(True for _ in part.parameters())
             }
         )
 
 
+def _with_type(cfg: dict, player: str, device: torch.device) -> dict:
+    """A player's optimizer wrapper config with the type that its ``amp_dtype`` asks for."""
+    cfg = dict(cfg)
+    dtype = cfg.pop('amp_dtype')
+    if dtype is None:
+        return cfg
+    if 'type' in cfg:
+        raise DistillError(f'give either optim_wrapper.{player}.type={cfg["type"]!r} or amp_dtype={dtype!r}, not both')
+    return {**cfg, **amp_settings(dtype, device)}
+
+
+def amp_settings(dtype: str, device: torch.device) -> dict:
+    """Type and settings of the optimizer wrapper for a computing type.
+
+    Args:
+        dtype (str): ``'float32'``, ``'bfloat16'``, ``'float16'`` or ``'auto'``.
+        device (torch.device): Where it is to run.
+
+    Raises:
+        DistillError: If there is no such type, or the device has no use for it.
+    """
+    if dtype == 'auto':
+        dtype = fastest_dtype(device)
+        print_log(f'Computing in {dtype}, the fastest type of this {device.type} (amp_dtype="auto")', 'current')
+    settings = dict(
+        float32=dict(type='OptimWrapper'),
+        bfloat16=dict(type='mmdfad.BFloat16OptimWrapper'),
+        float16=dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic'),
+    )
+    if dtype not in settings:
+        raise DistillError(f'amp_dtype must be one of auto, {", ".join(settings)}, but found {dtype!r}')
+    if dtype == 'float16' and device.type == 'cpu':
+        raise DistillError("float16 needs an accelerator; on CPUs set amp_dtype to 'bfloat16' or 'float32'")
+    return settings[dtype]
+
+
+def fastest_dtype(device: torch.device) -> str:
+    """The floating-point type that a device is fastest in: bf16, fp16 if it has no bf16, fp32 if it has neither.
+
+    Args:
+        device (torch.device): A CPU, a GPU, or another accelerator.
+    """
+    if device.type == 'cpu':
+        found = getattr(torch.cpu, 'get_capabilities', dict)()  # since torch 2.10
+        return 'bfloat16' if any(found.get(name) for name in ('avx512_bf16', 'amx_bf16', 'bf16')) else 'float32'
+    if device.type == 'cuda':
+        return 'bfloat16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'float16'
+    return 'float16'
+
+
 @OPTIM_WRAPPERS.register_module()
-class CPUAmpOptimWrapper(OptimWrapper):
-    """bf16 autocast on CPUs, where mmengine's ``AmpOptimWrapper`` refuses to work. bf16 needs no gradient scaler."""
+class BFloat16OptimWrapper(OptimWrapper):
+    """Autocast to bf16 on any device. bf16 has the range of fp32, so that no gradient needs scaling.
+
+    mmengine's ``AmpOptimWrapper`` is for accelerators only, and scales always.
+    """
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """See mmengine."""
-        with super().optim_context(model), autocast(device_type='cpu'):
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
             yield

@@ -1,5 +1,6 @@
 """Small helpers for modules."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -68,7 +69,8 @@ def model_size(model: nn.Module, images: Tensor) -> ModelSize:
         model (nn.Module): The model, in eval mode.
         images (Tensor): Images [N, C, H, W], two or more: some models do not take a batch of one.
     """
-    analyzer = FlopAnalyzer(model, (images,)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    plain = copy.copy(model)  # a copy is not compiled, and what is cannot be traced
+    analyzer = FlopAnalyzer(plain, (images,)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     return ModelSize(
         params=sum(p.numel() for p in model.parameters()),
         flops=analyzer.total() / len(images),

@@ -42,12 +42,12 @@ atomic.Path.replace = dying_replace
 if point == 'between':
     from mmdfad.engine import AdversarialDistillLoop
 
-    check = AdversarialDistillLoop._check_finite
+    average = AdversarialDistillLoop._average_statistics
 
-    def dying_check(self: AdversarialDistillLoop, log: dict) -> None:
-        check(self, log)
+    def dying_average(self: AdversarialDistillLoop) -> None:
+        average(self)
         if self._iter == int(target):
             die()
 
-    AdversarialDistillLoop._check_finite = dying_check
+    AdversarialDistillLoop._average_statistics = dying_average
 runpy.run_path(sys.argv[0], run_name='__main__')

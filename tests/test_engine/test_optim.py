@@ -2,7 +2,8 @@ import pytest
 import torch
 from conftest import build_runner, run
 
-from mmdfad.engine import CPUAmpOptimWrapper, PlayerOptimWrapperConstructor
+from mmdfad.engine import PlayerOptimWrapperConstructor
+from mmdfad.engine.optim import amp_settings, fastest_dtype
 from mmdfad.utils import DistillError
 
 
@@ -31,21 +32,52 @@ def test_schedulers_are_per_player(tiny_cfg):
     assert rates['generator.lr'][0] < 1e-3  # decayed
 
 
-def test_cpu_amp_runs_the_forward_in_bf16(tiny_cfg):
+@pytest.mark.parametrize(
+    ('settings', 'student', 'generator'),
+    [
+        (dict(), 'float32', 'float32'),
+        (dict(amp_dtype='bfloat16'), 'bfloat16', 'bfloat16'),
+        (dict(amp_dtype='bfloat16', student=dict(amp_dtype='float32')), 'float32', 'bfloat16'),
+        (dict(generator=dict(amp_dtype='bfloat16')), 'float32', 'bfloat16'),
+    ],
+)
+def test_steps_compute_in_the_type_of_their_player(tiny_cfg, settings, student, generator):
+    runner = build_runner(tiny_cfg, optim_wrapper=settings, train_cfg__max_iters=1, train_cfg__imitation_steps=1)
     seen = []
-    runner = build_runner(
-        tiny_cfg,
-        optim_wrapper__student__type='mmdfad.CPUAmpOptimWrapper',
-        optim_wrapper__generator__type='mmdfad.CPUAmpOptimWrapper',
-        train_cfg__max_iters=1,
-    )
     for part in (runner.model.generator.decoder[2], runner.model.student_player.model.backbone.conv1):
         part.register_forward_hook(
-            lambda module, inputs, output: (module.training and seen.append(output.dtype)) or None
+            lambda module, inputs, output: (module.training and seen.append(str(output.dtype)[6:])) or None
         )
     runner.train()
-    assert set(seen) == {torch.bfloat16}
-    assert isinstance(runner.optim_wrapper['student'], CPUAmpOptimWrapper)
+    assert seen == [student] * 2 + [generator] * 2  # both parts in both steps
+
+
+def test_fastest_type_by_the_hardware(monkeypatch):
+    cpu, gpu = torch.device('cpu'), torch.device('cuda')
+    for found, dtype in ((dict(avx512_bf16=True), 'bfloat16'), (dict(amx_bf16=False, avx2=True), 'float32')):
+        monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda found=found: found)
+        assert fastest_dtype(cpu) == dtype
+    for found, dtype in ((True, 'bfloat16'), (False, 'float16')):
+        monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation, found=found: found)
+        assert fastest_dtype(gpu) == dtype
+    assert fastest_dtype(torch.device('meta')) == 'float16'
+    assert amp_settings('float16', gpu) == dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(amp_dtype='half'), "amp_dtype must be one of auto, float32, bfloat16, float16, but found 'half'"),
+        (dict(amp_dtype='float16'), 'float16 needs an accelerator; on CPUs set amp_dtype'),
+        (
+            dict(amp_dtype='auto', student=dict(type='OptimWrapper')),
+            "either optim_wrapper.student.type='OptimWrapper' or amp_dtype='auto', not both",
+        ),
+    ],
+)
+def test_unusable_types(tiny_cfg, settings, message):
+    with pytest.raises(DistillError, match=message):
+        run(tiny_cfg, optim_wrapper=settings)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmdfad.models.acceleration import checkpoint_activations, fold_norms, to_channels_last
 from mmdfad.models.logits import LogitModel, as_logits, detach_auxiliary_heads
 from mmdfad.models.pixels import PixelMap, PixelSpace, resize_images
 from mmdfad.models.players import Player, build_player
@@ -46,8 +47,8 @@ class AdversarialDistiller(BaseModel):
         replay (dict, optional): A :class:`~mmdfad.models.replay.ReplayPool` of past images, which each imitation step
             adds to the new ones.
         replay_loss (dict, optional): The discrepancy on replayed images. Defaults to KL.
-        augment (dict | Sequence[dict], optional): What changes images before student and teacher see them in imitation
-            steps, such as ``dict(type='RandomFlipCrop')``, or several of them.
+        augment (dict, optional): What changes images before student and teacher see them in imitation steps, such as
+            ``dict(type='RandomFlipCrop')``.
         allow_random_teacher (bool): Accept a teacher without checkpoint. Defaults to False.
         freeze_student_norms (bool): Keep the student's batch norms in eval mode in generation steps, so that they
             neither use nor change statistics there. Defaults to False, as in the reference code.
@@ -57,8 +58,16 @@ class AdversarialDistiller(BaseModel):
             teacher's channels (:func:`~mmdfad.utils.state_dict.select_weights`). Defaults to False.
         inference_dtype (str, optional): ``'bfloat16'`` or ``'float16'``, the autocast type of generator and teacher in
             imitation steps, where no gradient passes through them. Defaults to that of the student's optimizer wrapper.
+        fold_teacher (bool): Give the teacher's logits by a copy with folded batch norms
+            (:func:`~mmdfad.models.acceleration.fold_norms`); by itself where a prior looks into it. Defaults to True.
+        channels_last (bool): Keep convolutions in the layout that is the faster one on CPUs and tensor cores
+            (:func:`~mmdfad.models.acceleration.to_channels_last`). Defaults to True.
+        compiled (dict[str, dict], optional): Which of ``'teacher'``, ``'student'`` and ``'generator'`` go through
+            ``torch.compile``, each with its arguments, as in ``dict(student=dict(mode='max-autotune'))``.
+        checkpointed (dict[str, Sequence[str]], optional): Parts of ``'teacher'`` and ``'student'`` that compute their
+            activations anew in the backward pass, which saves memory, as in ``dict(teacher=['backbone.layer1'])``.
         shard_teacher (bool): Split the teacher's weights over the ranks, for one that is too large for a device (see
-            :class:`~mmdfad.models.DistributedDistiller`). Defaults to False.
+            :class:`~mmdfad.models.DistributedDistiller`). It is not folded then. Defaults to False.
         data_preprocessor (dict, optional): For teacher and student given inline without one. mmengine's Runner passes
             the config's top-level ``data_preprocessor`` here.
 
@@ -76,12 +85,16 @@ class AdversarialDistiller(BaseModel):
         generation_priors: Sequence[dict] = (),
         replay: dict | None = None,
         replay_loss: dict | None = None,
-        augment: dict | Sequence[dict] | None = None,
+        augment: dict | None = None,
         allow_random_teacher: bool = False,
         freeze_student_norms: bool = False,
         val_agreement: bool = False,
         init_student_from_teacher: bool = False,
         inference_dtype: str | None = None,
+        fold_teacher: bool = True,
+        channels_last: bool = True,
+        compiled: Mapping[str, Mapping] | None = None,
+        checkpointed: Mapping[str, Sequence[str]] | None = None,
         shard_teacher: bool = False,
         data_preprocessor: dict | None = None,
     ) -> None:
@@ -119,8 +132,7 @@ class AdversarialDistiller(BaseModel):
             self.generation_priors.append(_build(prior, 'generation_priors'))
         self.replay = _build(replay, 'replay') if replay else None
         self.replay_loss = _build(replay_loss or dict(type='KLDiscrepancy'), 'replay_loss')
-        augment = [augment] if isinstance(augment, Mapping) else augment or ()
-        self.augment = nn.Sequential(*(_build(part, 'augment') for part in augment))
+        self.augment = _build(augment, 'augment') if augment else nn.Identity()
         self.teacher_pixels = PixelSpace.of(self.teacher_player.model)
         self.to_student_pixels = PixelMap(
             self.teacher_pixels, PixelSpace.of(self.student_player.model), self.student_player.image_size
@@ -129,7 +141,10 @@ class AdversarialDistiller(BaseModel):
         self.val_agreement = val_agreement
         self.shard_teacher = shard_teacher and get_world_size() > 1
         self.inference_dtype = getattr(torch, inference_dtype) if inference_dtype else None
-        self.num_classes = self._check_players()
+        images, self.num_classes = self._check_players()
+        folds = fold_teacher and not self.shard_teacher
+        self._outside.folded_teacher = fold_norms(self.teacher, images) if folds else self.teacher
+        self._accelerate(channels_last, compiled or {}, checkpointed or {})
 
     @property
     def teacher_player(self) -> Player:
@@ -148,8 +163,13 @@ class AdversarialDistiller(BaseModel):
 
     @property
     def teacher(self) -> LogitModel:
-        """LogitModel: The frozen teacher."""
+        """LogitModel: The frozen teacher, with exactly the weights of its checkpoint."""
         return self._outside.teacher_logits
+
+    @property
+    def folded_teacher(self) -> LogitModel:
+        """LogitModel: The same to rounding, and faster; or the teacher itself."""
+        return self._outside.folded_teacher
 
     @property
     def device(self) -> torch.device:
@@ -221,7 +241,7 @@ class AdversarialDistiller(BaseModel):
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             images = self.augment(images)
         with self._inference():
-            return images, self.teacher(images)
+            return images, self.folded_teacher(images)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
@@ -248,7 +268,8 @@ class AdversarialDistiller(BaseModel):
                 with ExitStack() as stack:
                     for prior in self.generation_priors:
                         stack.enter_context(prior.watching(self.teacher))
-                    teacher_logits = self.teacher(images)
+                    watched = any(prior.watches for prior in self.generation_priors)
+                    teacher_logits = (self.teacher if watched else self.folded_teacher)(images)
                 priors = {prior.name: prior(teacher_logits) for prior in self.generation_priors}
                 loss = -self.generation_loss(student_logits, teacher_logits)
                 for weight, value in zip(self.prior_weights, priors.values(), strict=True):
@@ -274,7 +295,7 @@ class AdversarialDistiller(BaseModel):
             dict[str, Tensor]: With the auxiliary heads that distillation does without, as they were built or loaded.
         """
         prefix = 'student.model.'
-        state = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        state = {k.removeprefix(prefix): v.contiguous() for k, v in state_dict.items() if k.startswith(prefix)}
         heads = self._outside.student_auxiliary
         if heads is not None:
             state.update({f'auxiliary_head.{k}': v for k, v in heads.state_dict().items()})
@@ -343,8 +364,9 @@ class AdversarialDistiller(BaseModel):
     def _apply(self, fn: Callable, recurse: bool = True) -> 'AdversarialDistiller':
         """Let the teacher follow to other devices and types."""
         if not self.shard_teacher:  # whose parts are put where they belong when it is split
-            self.teacher._apply(fn, recurse)
-            self.teacher.eval()  # some attentions cache what they need in eval mode, outside their buffers
+            for teacher in (self.teacher, self.folded_teacher):
+                teacher._apply(fn, recurse)
+                teacher.eval()  # some attentions cache what they need in eval mode, outside their buffers
         return super()._apply(fn, recurse)
 
     def _set_device(self, device: torch.device) -> None:
@@ -368,8 +390,23 @@ class AdversarialDistiller(BaseModel):
             )
         student.load_state_dict(selected, strict=False)
 
-    def _check_players(self) -> int:
-        """Run all three once, and return the number of classes."""
+    def _accelerate(self, channels_last: bool, compiled: Mapping, checkpointed: Mapping) -> None:
+        """Make the players faster and smaller, as the options of this name say."""
+        teachers = [self.teacher] if self.folded_teacher is self.teacher else [self.teacher, self.folded_teacher]
+        players = dict(teacher=teachers, student=[self.student], generator=[self.generator])
+        if channels_last:
+            for player in (*players['student'], *players['generator'], *([] if self.shard_teacher else teachers)):
+                to_channels_last(player)
+        for name, parts in checkpointed.items():
+            _require_player(name, ('teacher', 'student'), 'checkpointed')
+            for player in players[name]:
+                checkpoint_activations(player.model, parts, f'model.checkpointed.{name}')
+        for name, arguments in compiled.items():
+            _require_player(name, tuple(players), 'compiled')
+            players[name][-1].compile(**arguments)
+
+    def _check_players(self) -> tuple[Tensor, int]:
+        """Run all three once, and return the images and the number of classes."""
         with torch.no_grad(), evaluating(self):
             images = self.generator(torch.zeros(2, self.generator.noise_dim))
             if self.replay is not None:
@@ -394,7 +431,7 @@ class AdversarialDistiller(BaseModel):
                 f"student's, for example with model.student.cfg_options={{'model.{head}.num_classes': "
                 f'{teacher_classes}}}'
             )
-        return teacher_classes
+        return images, teacher_classes
 
 
 class _Outside:
@@ -403,6 +440,7 @@ class _Outside:
     teacher: Player
     student: Player
     teacher_logits: LogitModel
+    folded_teacher: LogitModel
     student_auxiliary: nn.Module | None
 
     def __init__(self, teacher: Player, student: Player) -> None:
@@ -416,6 +454,11 @@ class _Outside:
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """The share of labels, of images or pixels, that student and teacher give alike: a scalar in [0, 1]."""
     return (student_logits.argmax(1) == teacher_logits.argmax(1)).float().mean()
+
+
+def _require_player(name: str, players: Sequence[str], key: str) -> None:
+    if name not in players:
+        raise DistillError(f'model.{key} names players, of {", ".join(players)}, but found {name!r}')
 
 
 def _zero_grad(optim_wrapper: OptimWrapper) -> None:

@@ -3,7 +3,7 @@
 from math import ceil
 
 from mmengine.model import BaseModule
-from torch import Tensor, channels_last
+from torch import Tensor, contiguous_format
 
 from mmdfad.utils import DistillError
 
@@ -63,13 +63,10 @@ class BaseGenerator(BaseModule):
         images = self.synthesize(noise)
         top, left = ((full - kept) // 2 for full, kept in zip(images.shape[2:], self.image_size, strict=True))
         images = images[:, :, top : top + self.image_size[0], left : left + self.image_size[1]]
-        # Not channels-last any more, or the models would compute in it too, and torch 2.14 crashes on CPUs in the
-        # backward pass of narrow strided 1x1 convolutions in it.
-        return images.contiguous()
+        # Not channels-last any more: that is for each model to choose (see `to_channels_last`).
+        # A clone has the strides of its layout also with one channel, where `contiguous` would leave them.
+        return images.clone(memory_format=contiguous_format)
 
     def _seed_map(self, features: Tensor, width: int) -> Tensor:
-        """Features [N, width * h * w] to the first feature map [N, width, h, w].
-
-        Channels-last, which convolutions of few channels run several times faster in, on CPUs as on tensor cores.
-        """
-        return features.view(-1, width, *self.seed_size).contiguous(memory_format=channels_last)
+        """Features [N, width * h * w] to the first feature map [N, width, h, w]."""
+        return features.view(-1, width, *self.seed_size)

@@ -22,9 +22,11 @@ class GenerationPrior(nn.Module):
     Attributes:
         name (str): What its value is logged as.
         of_softmax (bool): Whether it takes the logits for those of a softmax.
+        watches (bool): Whether it looks into the teacher, beyond its logits.
     """
 
     name: str
+    watches: bool = False
     of_softmax: bool = False
 
     @contextmanager
@@ -55,6 +57,7 @@ class BNStatisticsPrior(GenerationPrior):
     """
 
     name = 'bn_statistics'
+    watches = True
 
     def __init__(self, distance: str = 'l2') -> None:
         super().__init__()
