@@ -33,8 +33,8 @@ model = dict(
 train_dataloader = dict(batch_size=8)
 rounds = 500
 optim_wrapper = dict(
-    student=dict(clip_grad=dict(max_norm=1.0)),
-    generator=dict(type='mmdfad.CPUAmpOptimWrapper'),
+    student=dict(amp_dtype='float32', clip_grad=dict(max_norm=1.0)),
+    generator=dict(amp_dtype='bfloat16'),
 )
 schedule = [
     dict(type='LinearLR', by_epoch=False, start_factor=0.01, end=20),

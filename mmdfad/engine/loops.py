@@ -67,12 +67,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                     hook.release()
 
     def _run(self) -> nn.Module:
-        self.runner.call_hook('before_train')
-        self.runner.call_hook('before_train_epoch')
-        self._open_stream()
-        self._log_interval = next((h.interval for h in self.runner.hooks if isinstance(h, LoggerHook)), 1)
+        self.begin()
         while self._iter < self._max_iters and not self.stop_training:
-            self.runner.model.train()
             with _explained(self.dataloader.batch_size, self.runner.work_dir):
                 self.run_round()
             self._decide_current_val_interval()
@@ -82,8 +78,16 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self.runner.call_hook('after_train')
         return self.runner.model
 
+    def begin(self) -> None:
+        """What comes before the first round."""
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        self._open_stream()
+        self._log_interval = next((h.interval for h in self.runner.hooks if isinstance(h, LoggerHook)), 1)
+
     def run_round(self) -> None:
         """One round of the game."""
+        self.runner.model.train()
         self._reseed()
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
         players, optim = self.runner.model, self.runner.optim_wrapper

@@ -1,6 +1,7 @@
 # The paper's schedule for CIFAR. Everything counts rounds; an "epoch" of the paper is 50.
 optim_wrapper = dict(
     constructor='mmdfad.PlayerOptimWrapperConstructor',
+    amp_dtype='auto',  # bf16 where the hardware computes it; --amp-dtype float32 for the paper's
     student=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4)),
     generator=dict(optimizer=dict(type='Adam', lr=1e-3)),
 )

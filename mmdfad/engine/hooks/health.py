@@ -8,7 +8,6 @@ from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from mmdfad.datasets import NoiseDataset
 from mmdfad.registry import HOOKS
@@ -202,4 +201,4 @@ def measure(distiller: nn.Module, noise: Tensor) -> dict[str, float]:
 
 
 def _weights(student: nn.Module) -> Tensor:
-    return parameters_to_vector(student.parameters()).detach().cpu()
+    return torch.cat([parameter.detach().flatten() for parameter in student.parameters()]).cpu()
