@@ -18,6 +18,7 @@ from mmdfad.utils import DistillError, require_positive
 from mmdfad.utils.checkpoint import read_checkpoint
 from mmdfad.utils.compat import OPTIONAL, check_package, check_types, is_importable
 from mmdfad.utils.config import read_config
+from mmdfad.utils.export import dataset_meta_of
 from mmdfad.utils.state_dict import explain_mismatch
 
 
@@ -39,6 +40,10 @@ class Player:
     checkpoint: str | None = None
     dataset_meta: dict = field(default_factory=dict)
     image_size: tuple[int, int] | None = None
+
+    def meta_in(self, run: Config) -> dict:
+        """``dataset_meta`` of what it was trained with: as its checkpoint, a run's test data or its config has it."""
+        return self.dataset_meta or dataset_meta_of(run) or dataset_meta_of(self.cfg)
 
 
 # What a player's dict may hold beside its config.

@@ -4,7 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmdfad.registry import HOOKS
-from mmdfad.utils.export import dataset_meta_of, student_config, write_student
+from mmdfad.utils.export import student_config, write_student
 from mmdfad.utils.model import unwrap
 
 
@@ -27,8 +27,7 @@ class ExportStudentHook(Hook):
         """
         distiller = unwrap(runner.model)
         teacher, student = distiller.teacher_player, distiller.student_player
-        # The student speaks of the teacher's classes: those the teacher was trained with, if its checkpoint says so.
-        dataset_meta = teacher.dataset_meta or dataset_meta_of(runner.cfg) or dataset_meta_of(teacher.cfg)
+        dataset_meta = teacher.meta_in(runner.cfg)  # the student speaks of the teacher's classes
         checkpoint['meta']['student'] = dict(dataset_meta=dataset_meta)
         state = distiller.plain_student_state(checkpoint['state_dict'])
         meta = dict(dataset_meta=dataset_meta, iter=checkpoint['meta']['iter'])

@@ -12,7 +12,6 @@ from mmengine.runner import Runner
 
 from mmdfad.datasets import NoiseDataset
 from mmdfad.registry import HOOKS
-from mmdfad.utils.export import dataset_meta_of
 from mmdfad.utils.model import has_to_probe, unwrap
 
 # Noise that no training run with a seed of its own draws from.
@@ -45,7 +44,7 @@ class SyntheticImageHook(Hook):
         """Draw the noise once, and look up names and colours of the classes."""
         distiller = unwrap(runner.model)
         self.noise = NoiseDataset(distiller.generator.noise_dim, PROBE_SEED).__getitems__(range(self.num_images))
-        meta = distiller.teacher_player.dataset_meta or dataset_meta_of(runner.cfg)
+        meta = distiller.teacher_player.meta_in(runner.cfg)
         numbers = range(distiller.num_classes)
         self.classes = meta.get('classes') or [str(i) for i in numbers]
         hues = colormaps['hsv']([i / distiller.num_classes for i in numbers])[:, :3] * 255

@@ -364,7 +364,7 @@ class AdversarialDistiller(BaseModel):
     def _apply(self, fn: Callable, recurse: bool = True) -> 'AdversarialDistiller':
         """Let the teacher follow to other devices and types."""
         if not self.shard_teacher:  # whose parts are put where they belong when it is split
-            for teacher in (self.teacher, self.folded_teacher):
+            for teacher in {self.teacher, self.folded_teacher}:
                 teacher._apply(fn, recurse)
                 teacher.eval()  # some attentions cache what they need in eval mode, outside their buffers
         return super()._apply(fn, recurse)
