@@ -15,13 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdfad.models.logits import LogitModel, as_logits, detach_auxiliary_heads
 from mmdfad.models.pixels import PixelSpace, resize_images
-from mmdfad.models.players import build_model, plain_config
+from mmdfad.models.players import build_player, plain_config
 from mmdfad.utils import DistillError, require_positive
 from mmdfad.utils.atomic import atomic_write
 from mmdfad.utils.model import evaluating, model_size
 from mmdfad.utils.state_dict import select_weights
 
-from .checkpoints import require_whole_checkpoint
 from .shrink import shrink
 
 NOISE_DIM = 256
@@ -40,8 +39,8 @@ class Player:
         path (str): Its config: an absolute path, or ``'package::...'``.
         options (dict): ``cfg_options`` for it.
         plain (Config): Both, read.
-        logits (LogitModel): The model, with random weights, in eval mode.
-        weights (dict[str, Tensor]): They, with those of auxiliary heads.
+        logits (LogitModel): The model, in eval mode.
+        weights (dict[str, Tensor]): Its weights, with those of auxiliary heads.
         image_size (tuple[int, int], optional): Height and width that a student works at, where not at the teacher's.
     """
 
@@ -95,13 +94,12 @@ def write_distillation(
     Raises:
         DistillError: If the models do not fit, or something that is needed is not given anywhere.
     """
-    require_whole_checkpoint(checkpoint)
     for name, value in dict(rounds=rounds, batch_size=batch_size).items():
         if value is not None:
             require_positive(f'--{name.replace("_", "-")}', **{name: value})
     choices = Choices()
     with _quietly():
-        teacher_player = _player(teacher, 'teacher')
+        teacher_player = _player(teacher, 'teacher', checkpoint=checkpoint)
         channels = _channels(teacher_player)
         size = _image_size(choices, teacher_player, image_size)
         images = torch.zeros(2, channels, *size)
@@ -121,15 +119,13 @@ def write_distillation(
 # The players
 
 
-def _player(path: str, role: str, options: dict | None = None) -> Player:
+def _player(path: str, role: str, options: dict | None = None, checkpoint: str | None = None) -> Player:
     path = path if '::' in path else str(Path(path).absolute())
-    plain = plain_config(dict(cfg_path=path, cfg_options=options or {}), role)
-    # As a teacher is: without statistics over devices.
-    model = build_model(plain, 'teacher')
-    weights = model.state_dict(keep_vars=True)
-    detach_auxiliary_heads(model)
+    built = build_player(dict(cfg_path=path, cfg_options=options or {}, checkpoint=checkpoint), role)
+    weights = built.model.state_dict(keep_vars=True)
+    detach_auxiliary_heads(built.model)
     try:
-        return Player(path, options or {}, plain, as_logits(model).eval(), weights)
+        return Player(path, options or {}, built.cfg, as_logits(built.model).eval(), weights)
     except DistillError as error:
         raise DistillError(f'--{role} {path}: {error}') from error
 
