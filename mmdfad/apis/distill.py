@@ -412,7 +412,7 @@ train_cfg = dict(
 param_scheduler = dict(
     student=[
         dict(type='LinearLR', by_epoch=False, start_factor=0.01, end={warm_up}),
-        dict(type='CosineAnnealingLR', by_epoch=False, begin={warm_up}, end=rounds),
+        dict(type='CosineAnnealingLR', by_epoch=False, begin={warm_up}, end=rounds + 1),
     ],
     generator=[dict(type='CosineAnnealingLR', by_epoch=False, end=rounds)],
 )
