@@ -51,6 +51,10 @@ class Player:
     weights: dict[str, Tensor]
     image_size: tuple[int, int] | None = None
 
+    def resized(self, images: Tensor) -> Tensor:
+        """Images of the teacher's size at its own."""
+        return images if self.image_size is None else resize_images(images, self.image_size)
+
 
 @dataclass
 class Choices:
@@ -143,9 +147,7 @@ def _student(choices: Choices, student: str, teacher: Player, images: Tensor, cl
         choices.make('classes of the student', classes, f"the teacher's, by {', '.join(options)}")
     player = _player(student, 'student', options)
     player.image_size = _students_size(choices, player, teacher)
-    if player.image_size is not None:
-        images = resize_images(images, player.image_size)
-    found = _classes(player, images, 'student')
+    found = _classes(player, player.resized(images), 'student')
     if found != classes:
         raise DistillError(
             f'--student {student} has {found} classes and the teacher has {classes}, but its config has no num_classes '
@@ -162,7 +164,7 @@ def _ratios(student: str) -> dict[str, float]:
     ratios = {name: float(ratio) for name, ratio in ratios.items() if ratio}
     if not ratios:
         raise DistillError(
-            f'--student takes a config, or auto:0.5 for half the width, auto:depth=0.5, or auto:width=0.5,depth=0.5, '
+            '--student takes a config, or auto:0.5 for half the width, auto:depth=0.5, or auto:width=0.5,depth=0.5, '
             f'but found {student!r}'
         )
     return ratios
@@ -172,7 +174,7 @@ def _class_counts(cfg: dict, wanted: int, prefix: str = 'model') -> Iterator[tup
     """Options that set every count of classes in a model's config."""
     for key, value in cfg.items():
         where = f'{prefix}.{key}'
-        if key == 'num_classes' and value not in (-1, wanted):  # -1 is for none
+        if key == 'num_classes' and isinstance(value, int) and 0 < value != wanted:  # -1 is for none
             yield where, wanted
         elif isinstance(value, dict) and key != 'data_preprocessor':
             yield from _class_counts(value, wanted, where)
@@ -204,8 +206,7 @@ def _channels(player: Player) -> int:
 def _report_sizes(choices: Choices, teacher: Player, student: Player, images: Tensor) -> None:
     for name, player in dict(teacher=teacher, student=student).items():
         with torch.no_grad():
-            own = images if player.image_size is None else resize_images(images, player.image_size)
-            size = model_size(player.logits, own)
+            size = model_size(player.logits, player.resized(images))
         flops = f'{size.flops / 1e6:,.2f} M multiply-adds for an image'
         choices.make(f'size of the {name}', f'{size.params:,} parameters', flops)
 

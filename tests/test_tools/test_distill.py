@@ -10,6 +10,7 @@ from mmengine.config import Config
 from test_cli import call, fails
 
 from mmdfad.apis import write_distillation
+from mmdfad.models.pixels import PixelSpace
 from mmdfad.models.players import build_model, plain_config
 from mmdfad.utils import DistillError
 
@@ -183,7 +184,46 @@ def test_a_student_works_at_the_size_of_its_own_config(tmp_path, tiny, teacher_c
     assert any(re.match(reason, line) for line in reasons), reasons
     size = 32 if 'backbone' in student else 24
     assert cfg.model.student.image_size == (size, size)
+    assert cfg.optim_wrapper.student.optimizer.type == ('AdamW' if 'backbone' in student else 'SGD')
     run(cfg, train_cfg__max_iters=1, train_dataloader__batch_size=4, work_dir=str(tmp_path / 'run'))
+
+
+@pytest.mark.parametrize(
+    ('step', 'size'),
+    [
+        (dict(type='Resize', scale=(24, 16)), (16, 24)),  # mmcv's says width first
+        (dict(type='CenterCrop', crop_size=(24, 16)), (16, 24)),
+        (dict(type='RandomResizedCrop', scale=(16, 24)), (16, 24)),  # mmpretrain's say height first
+        (dict(type='mmpretrain.ResizeEdge', scale=24), (24, 24)),
+    ],
+)
+def test_the_last_size_of_the_test_pipeline_is_that_of_the_images(tmp_path, tiny, teacher_checkpoint, step, size):
+    teacher = tiny('teacher', pixels=None)
+    pipeline = [dict(type='Resize', scale=64), step, dict(type='Normalize')]
+    wrapped = dict(type='RepeatDataset', dataset=dict(pipeline=pipeline))
+    teacher.write_text(f'{teacher.read_text()}test_dataloader = dict(dataset={wrapped})')
+    cfg, _ = written(tmp_path, teacher, teacher_checkpoint, 'auto:0.5')
+    assert cfg.model.generator.image_size == size
+    assert cfg.model.generator.type == 'mmdfad.UpsampleGenerator'
+    assert cfg.train_dataloader.batch_size == 256
+    assert cfg.train_cfg.max_iters == 25000
+
+
+def test_choices_for_large_images(tmp_path, tiny, teacher_checkpoints):
+    teacher = tiny('teacher', scope='mmseg', pixels=None, data_preprocessor__size=(500, 1000))
+    cfg, _ = written(tmp_path, teacher, teacher_checkpoints[TINY_SEG], 'auto:0.5')
+    assert cfg.model.generator.image_size == (128, 256)  # a quarter, to a multiple of 16
+    assert cfg.model.generator.type == 'mmdfad.DCGANGenerator'
+    space = PixelSpace.of(build_model(plain_config(dict(cfg_path=str(teacher)), 'teacher'), 'teacher'))
+    reach = torch.stack([space.mean, 255 - space.mean]).div(space.std).max()
+    assert cfg.model.generator.output_scale == pytest.approx(float(reach), abs=0.01)
+    assert cfg.train_dataloader.batch_size == 32
+    assert cfg.train_cfg.max_iters == 15000
+
+
+def test_no_size_anywhere(tmp_path, tiny, teacher_checkpoint):
+    with pytest.raises(DistillError, match=r'nothing in .* tells the size .* Give --image-size HEIGHT WIDTH'):
+        written(tmp_path, tiny('teacher', pixels=None), teacher_checkpoint, 'auto:0.5')
 
 
 def test_a_shallower_student_of_another_config_starts_as_some_of_the_teachers_layers(tmp_path, tiny):
