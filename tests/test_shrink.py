@@ -163,3 +163,10 @@ def test_settings_that_a_config_leaves_to_the_backbone():
         'model.backbone.num_heads': [1, 2, 4, 8],
         'model.backbone.embed_dims': 32,
     }
+    assert shrink(swin, 0.5)['model.backbone.num_heads'] == [2, 4, 8, 16]  # of 3 rather more than half
+
+
+@pytest.mark.parametrize(('base', 'narrowed'), [(64, 16), (100, 32), (32, 10)])
+def test_widths_are_multiples_of_eight_as_far_as_they_are_large(base, narrowed):
+    options = shrink(model(dict(type='ResNet', depth=18, base_channels=base)), 0.3)
+    assert options['model.backbone.base_channels'] == narrowed

@@ -242,6 +242,26 @@ def test_a_shallower_student_of_another_config_starts_as_some_of_the_teachers_la
     assert 'init_student_from_teacher' not in wider.model
 
 
+@pytest.mark.parametrize(
+    ('student', 'width', 'depth'),
+    [
+        ('auto:0.5', 4, None),
+        ('auto:width=.5', 4, None),
+        ('auto:depth=0.5', None, 18),
+        ('auto:width=0.5,depth=0.5', 4, 18),
+    ],
+)
+def test_the_teacher_made_smaller(tmp_path, tiny, student, width, depth):
+    teacher, checkpoint = tiny('teacher', backbone__depth=34), tmp_path / 'deep.pth'
+    save_untrained(teacher, checkpoint)
+    cfg, reasons = written(tmp_path, teacher, checkpoint, student)
+    options = cfg.model.student.cfg_options
+    assert options.get('model.backbone.base_channels') == width
+    assert options.get('model.backbone.depth') == depth
+    assert any(line.startswith(f'student = {student}: the teacher, its ') for line in reasons)
+    assert cfg.model.init_student_from_teacher
+
+
 NETS = """
 from torch import nn
 def four_classes(): return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
