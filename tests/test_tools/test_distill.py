@@ -304,7 +304,7 @@ def test_a_checkpoint_with_another_head_is_refused_before_anything_is_written(tm
 
 
 def test_errors_are_one_line(tmp_path):
-    fails(distil(LENET, 'no.pth', LENET, cwd=tmp_path), 'checkpoint no.pth does not exist')
+    fails(distil(LENET, 'no.pth', LENET, cwd=tmp_path), r"model.teacher.checkpoint='no.pth' does not exist")
 
 
 def test_players_of_different_kinds(tmp_path, tiny, teacher_checkpoint, teacher_checkpoints):
