@@ -3,7 +3,13 @@ import torch
 from conftest import build_runner, run
 from mmengine.config import Config
 
-from mmdfad.apis import ensure_validation, find_resumable_checkpoint, plain_student_config
+from mmdfad.apis import (
+    ensure_validation,
+    find_resumable_checkpoint,
+    load_student_weights,
+    plain_student_config,
+    require_whole_checkpoint,
+)
 from mmdfad.apis.validation import PROBE_SIZE
 from mmdfad.utils import DistillError
 from mmdfad.utils.export import dataset_meta_of
@@ -26,6 +32,26 @@ def test_latest_whole_checkpoint(tmp_path):
     for number in (2, 10):
         (tmp_path / f'iter_{number}.pth').write_bytes(b'x')
     assert find_resumable_checkpoint(tmp_path) is None
+
+
+def test_checkpoints_from_before_torch_1_6(tmp_path):
+    """They are no zip files, and have no checksums."""
+    path = tmp_path / 'old.pth'
+    torch.save(dict(weight=torch.zeros(9)), path, _use_new_zipfile_serialization=False)
+    require_whole_checkpoint(str(path))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DistillError, match=r'old\.pth is corrupt, truncated or no checkpoint'):
+        require_whole_checkpoint(str(path))
+    torch.save(dict(function=print), path, _use_new_zipfile_serialization=False)
+    with pytest.raises(DistillError, match='holds more than weights'):
+        require_whole_checkpoint(str(path))
+
+
+def test_names_of_a_model_that_was_in_a_wrapper(tmp_path):
+    torch.save(dict(state_dict={'module.weight': torch.ones(2, 2), 'module.bias': torch.ones(2)}), tmp_path / 'x.pth')
+    model = torch.nn.Linear(2, 2)
+    load_student_weights(model, str(tmp_path / 'x.pth'))
+    assert torch.equal(model.weight, torch.ones(2, 2))
 
 
 def test_validation_data_are_used_where_they_are(tiny_cfg):

@@ -18,7 +18,10 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument('--teacher', required=True, help="its config, by path or as 'mmpretrain::resnet/...'")
     parser.add_argument('--checkpoint', required=True, help="the teacher's, a path or URL")
     parser.add_argument(
-        '--student', required=True, help='its config; or auto:0.5 for the teacher with its widths times 0.5'
+        '--student',
+        required=True,
+        help='its config; or the teacher, smaller: auto:0.5 for half the width, auto:depth=0.5 for half the blocks, '
+        'auto:width=0.5,depth=0.5 for both',
     )
     parser.add_argument(
         '--image-size', type=int, nargs=2, metavar=('H', 'W'), help="default: that of the teacher's test pipeline"

@@ -131,7 +131,7 @@ def _student_of(checkpoint: str) -> tuple[dict[str, torch.Tensor], dict]:
     """The student's state dict, without a prefix, and the checkpoint's meta."""
     require_whole_checkpoint(checkpoint)
     content = read_checkpoint(checkpoint, f'checkpoint {checkpoint}')
-    state = content.get('state_dict', content)
+    state = {k.removeprefix('module.'): v for k, v in content.get('state_dict', content).items()}
     student = {k.removeprefix(_STUDENT): v for k, v in state.items() if k.startswith(_STUDENT)}
     return student or state, content.get('meta', {})
 
@@ -142,9 +142,22 @@ def _round_of(path: Path) -> int:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether all that torch wrote is there, by the checksums of its zip file."""
+    """Whether all that torch wrote is there."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
+    except OSError:
         return False
+    except zipfile.BadZipFile:
+        return _is_readable(path)
+
+
+def _is_readable(path: Path) -> bool:
+    """For what torch wrote before 1.6, which has no checksums."""
+    try:
+        read_checkpoint(str(path), f'checkpoint {path}')
+    except DistillError:
+        raise
+    except Exception:  # torch.load has no common base class for what a damaged file can raise
+        return False
+    return True

@@ -4,23 +4,23 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdfad.models.logits import LogitModel, as_logits, detach_auxiliary_heads
-from mmdfad.models.pixels import PixelSpace
-from mmdfad.models.players import build_model, plain_config
+from mmdfad.models.pixels import PixelSpace, resize_images
+from mmdfad.models.players import build_player, plain_config
 from mmdfad.utils import DistillError, require_positive
 from mmdfad.utils.atomic import atomic_write
 from mmdfad.utils.model import evaluating, model_size
+from mmdfad.utils.state_dict import select_weights
 
-from .checkpoints import require_whole_checkpoint
 from .shrink import shrink
 
 NOISE_DIM = 256
@@ -39,15 +39,21 @@ class Player:
         path (str): Its config: an absolute path, or ``'package::...'``.
         options (dict): ``cfg_options`` for it.
         plain (Config): Both, read.
-        logits (LogitModel): The model, with random weights, in eval mode.
-        shrunk (bool): Whether it is the teacher, narrower.
+        logits (LogitModel): The model, in eval mode.
+        weights (dict[str, Tensor]): Its weights, with those of auxiliary heads.
+        image_size (tuple[int, int], optional): Height and width that a student works at, where not at the teacher's.
     """
 
     path: str
     options: dict
     plain: Config
     logits: LogitModel
-    shrunk: bool = False
+    weights: dict[str, Tensor]
+    image_size: tuple[int, int] | None = None
+
+    def resized(self, images: Tensor) -> Tensor:
+        """Images of the teacher's size at its own."""
+        return images if self.image_size is None else resize_images(images, self.image_size)
 
 
 @dataclass
@@ -78,7 +84,8 @@ def write_distillation(
         out (str | Path): The file to write. The run's work directory will be the path without ``.py``.
         teacher (str): The teacher's config, a path or ``'package::folder/config.py'``.
         checkpoint (str): Its checkpoint, a path or URL.
-        student (str): Likewise the student's config; or ``'auto:0.5'`` for the teacher at half the width.
+        student (str): Likewise the student's config; or ``'auto:0.5'`` for the teacher at half the width,
+            ``'auto:depth=0.5'`` at half the depth, ``'auto:width=0.5,depth=0.5'`` at half of both.
         image_size (tuple[int, int], optional): Height and width to generate. Defaults to what the teacher's config
             tells: the size that its test pipeline ends with.
         rounds (int, optional): Rounds to play. Defaults to the paper's for images of that size.
@@ -91,19 +98,18 @@ def write_distillation(
     Raises:
         DistillError: If the models do not fit, or something that is needed is not given anywhere.
     """
-    require_whole_checkpoint(checkpoint)
     for name, value in dict(rounds=rounds, batch_size=batch_size).items():
         if value is not None:
             require_positive(f'--{name.replace("_", "-")}', **{name: value})
     choices = Choices()
     with _quietly():
-        teacher_player = _player(teacher, 'teacher')
+        teacher_player = _player(teacher, 'teacher', checkpoint=checkpoint)
         channels = _channels(teacher_player)
         size = _image_size(choices, teacher_player, image_size)
-        probe = torch.zeros(2, channels, *size)
-        classes = _classes(teacher_player, probe, 'teacher')
-        student_player = _student(choices, student, teacher_player, probe, classes)
-        _report_sizes(choices, teacher_player, student_player, probe)
+        images = torch.zeros(2, channels, *size)
+        classes = _classes(teacher_player, images, 'teacher')
+        student_player = _student(choices, student, teacher_player, images, classes)
+        _report_sizes(choices, teacher_player, student_player, images)
     text = _header(out, teacher_player, student_player, seed)
     text += _models(choices, teacher_player, student_player, checkpoint)
     text += _generator(choices, teacher_player, channels, size)
@@ -117,57 +123,75 @@ def write_distillation(
 # The players
 
 
-def _player(path: str, role: str, options: dict | None = None) -> Player:
+def _player(path: str, role: str, options: dict | None = None, checkpoint: str | None = None) -> Player:
     path = path if '::' in path else str(Path(path).absolute())
-    plain = plain_config(dict(cfg_path=path, cfg_options=options or {}), role)
-    # As a teacher is: without statistics over devices.
-    model = build_model(plain, 'teacher')
-    detach_auxiliary_heads(model)
+    built = build_player(dict(cfg_path=path, cfg_options=options or {}, checkpoint=checkpoint), role)
+    weights = built.model.state_dict(keep_vars=True)
+    detach_auxiliary_heads(built.model)
     try:
-        return Player(path, options or {}, plain, as_logits(model).eval())
+        return Player(path, options or {}, built.cfg, as_logits(built.model).eval(), weights)
     except DistillError as error:
         raise DistillError(f'--{role} {path}: {error}') from error
 
 
-def _student(choices: Choices, student: str, teacher: Player, probe: torch.Tensor, classes: int) -> Player:
-    automatic = re.fullmatch(r'auto:([\d.]+)', student)
-    if automatic:
-        options = shrink(teacher.plain, float(automatic[1]))
-        choices.make('student', student, f'the teacher, its widths times {automatic[1]}')
-        return replace(_player(teacher.path, 'student', options), shrunk=True)
-    if student.startswith('auto'):
-        raise DistillError(f'--student takes a config, or auto:RATIO as in auto:0.5, but found {student!r}')
-    player = _player(student, 'student')
-    found = _classes(player, probe, 'student')
+def _student(choices: Choices, student: str, teacher: Player, images: Tensor, classes: int) -> Player:
+    if student.startswith('auto:'):
+        ratios = _ratios(student)
+        player = _player(teacher.path, 'student', shrink(teacher.plain, **ratios))
+        what = ' and '.join(f'{name} times {ratio:g}' for name, ratio in ratios.items())
+        choices.make('student', student, f'the teacher, its {what}')
+        return player
+    cfg = plain_config(dict(cfg_path=student), 'student').model
+    options = dict(_class_counts(cfg, classes))
+    if options:
+        choices.make('classes of the student', classes, f"the teacher's, by {', '.join(options)}")
+    player = _player(student, 'student', options)
+    player.image_size = _students_size(choices, player, teacher)
+    found = _classes(player, player.resized(images), 'student')
     if found != classes:
-        options = dict(_class_counts(player.plain.model, found, classes))
-        choices.make('classes of the student', classes, f"the teacher's, in place of {found} in {student}")
-        player = _player(student, 'student', options)
+        raise DistillError(
+            f'--student {student} has {found} classes and the teacher has {classes}, but its config has no num_classes '
+            'that could be changed; make its head one of as many'
+        )
     return player
 
 
-def _class_counts(cfg: dict, found: int, wanted: int, prefix: str = 'model') -> Iterator[tuple[str, int]]:
+def _ratios(student: str) -> dict[str, float]:
+    """Of auto:0.5, auto:width=0.5, auto:depth=0.5 or auto:width=0.5,depth=0.5."""
+    number = r'(\d*\.?\d+)'
+    found = re.fullmatch(rf'auto:{number}|auto:(?:width={number})?,?(?:depth={number})?', student)
+    ratios = dict(width=found[1] or found[2], depth=found[3]) if found else {}
+    ratios = {name: float(ratio) for name, ratio in ratios.items() if ratio}
+    if not ratios:
+        raise DistillError(
+            '--student takes a config, or auto:0.5 for half the width, auto:depth=0.5, or auto:width=0.5,depth=0.5, '
+            f'but found {student!r}'
+        )
+    return ratios
+
+
+def _class_counts(cfg: dict, wanted: int, prefix: str = 'model') -> Iterator[tuple[str, int]]:
     """Options that set every count of classes in a model's config."""
     for key, value in cfg.items():
         where = f'{prefix}.{key}'
-        if key == 'num_classes' and value == found:
+        if key == 'num_classes' and isinstance(value, int) and 0 < value != wanted:  # -1 is for none
             yield where, wanted
         elif isinstance(value, dict) and key != 'data_preprocessor':
-            yield from _class_counts(value, found, wanted, where)
+            yield from _class_counts(value, wanted, where)
         elif isinstance(value, list) and all(isinstance(v, dict) for v in value):
-            yield from _class_counts(dict(enumerate(value)), found, wanted, where)
+            yield from _class_counts(dict(enumerate(value)), wanted, where)
 
 
-def _classes(player: Player, probe: torch.Tensor, role: str) -> int:
+def _classes(player: Player, images: Tensor, role: str) -> int:
     """The number of classes, by the logits of two images."""
     try:
         with torch.no_grad(), evaluating(player.logits):
-            return player.logits(probe).shape[1]
+            return player.logits(images).shape[1]
     except DistillError:
         raise
     except Exception as error:  # each model has its own way to refuse images
         raise DistillError(
-            f'--{role} {player.path} cannot take images of shape {list(probe.shape[1:])} ({type(error).__name__}: '
+            f'--{role} {player.path} cannot take images of shape {list(images.shape[1:])} ({type(error).__name__}: '
             f'{error}); give another --image-size'
         ) from error
 
@@ -179,10 +203,10 @@ def _channels(player: Player) -> int:
     return len(mean) if len(mean) > 1 or first is None else first.in_channels
 
 
-def _report_sizes(choices: Choices, teacher: Player, student: Player, probe: torch.Tensor) -> None:
-    with torch.no_grad():
-        sizes = [model_size(player.logits, probe) for player in (teacher, student)]
-    for name, size in zip(('teacher', 'student'), sizes, strict=True):
+def _report_sizes(choices: Choices, teacher: Player, student: Player, images: Tensor) -> None:
+    for name, player in dict(teacher=teacher, student=student).items():
+        with torch.no_grad():
+            size = model_size(player.logits, player.resized(images))
         flops = f'{size.flops / 1e6:,.2f} M multiply-adds for an image'
         choices.make(f'size of the {name}', f'{size.params:,} parameters', flops)
 
@@ -209,6 +233,18 @@ def _image_size(choices: Choices, teacher: Player, given: tuple[int, int] | None
         size = tuple(max(16, round(s / 16) * 16) for s in size)
         reason += f', halved until the longer side has at most {LARGEST_SEGMENTATION} pixels, and to a multiple of 16'
     return choices.make('image_size', size, reason)
+
+
+def _students_size(choices: Choices, student: Player, teacher: Player) -> tuple[int, int] | None:
+    """The size of a classifier's own config; segmentors take any."""
+    if student.logits.ndim == 4:
+        return None
+    own, of_teacher = _classifier_size(student.plain), _classifier_size(teacher.plain)
+    if own is None or (of_teacher is not None and own[0] == of_teacher[0]):
+        return None
+    size, reason = own
+    reason = reason.replace("the teacher's", 'its')
+    return choices.make('image_size of the student', size, f'{reason}; images are resized for it')
 
 
 def _classifier_size(plain: Config) -> tuple[tuple[int, int], str] | None:
@@ -277,14 +313,18 @@ def _models(choices: Choices, teacher: Player, student: Player, checkpoint: str)
     text = "model = dict(\n    type='mmdfad.AdversarialDistiller',\n"
     text += _comment(choices, 'size of the teacher')
     text += f'    teacher=dict(\n        cfg_path={teacher.path!r},\n        checkpoint={checkpoint!r},\n    ),\n'
-    text += _comment(choices, 'student', 'size of the student', 'classes of the student')
+    text += _comment(choices, 'student', 'size of the student', 'classes of the student', 'image_size of the student')
     text += f'    student=dict(\n        cfg_path={student.path!r},\n'
+    if student.image_size is not None:
+        text += f'        image_size={student.image_size},\n'
     if student.options:
         lines = ''.join(f'            {key!r}: {value!r},\n' for key, value in student.options.items())
         text += f'        cfg_options={{\n{lines}        }},\n'
     text += '    ),\n'
-    if student.shrunk:
-        choices.make('init_student_from_teacher', True, "the student's channels start as some of the teacher's")
+    if _is_part(student, teacher):
+        choices.make(
+            'init_student_from_teacher', True, "its weights start as some of the teacher's, which has them all and more"
+        )
         text += _comment(choices, 'init_student_from_teacher') + '    init_student_from_teacher=True,\n'
     if any(isinstance(m, _BatchNorm) for m in teacher.logits.modules()):
         choices.make(
@@ -299,6 +339,12 @@ def _models(choices: Choices, teacher: Player, student: Player, checkpoint: str)
         choices.make('generation_loss', 'log(1 + L1)', "the paper's for segmentation")
         text += _comment(choices, 'generation_loss') + "    generation_loss=dict(type='mmdfad.LogL1Discrepancy'),\n"
     return text
+
+
+def _is_part(student: Player, teacher: Player) -> bool:
+    """Whether for each weight of the student the teacher has one of that name that is at least as large."""
+    own = {name for name, weight in student.weights.items() if isinstance(weight, nn.Parameter)}
+    return own <= select_weights(student.weights, teacher.weights).keys()
 
 
 def _generator(choices: Choices, teacher: Player, channels: int, size: tuple[int, int]) -> str:
@@ -367,7 +413,7 @@ train_cfg = dict(
 param_scheduler = dict(
     student=[
         dict(type='LinearLR', by_epoch=False, start_factor=0.01, end={warm_up}),
-        dict(type='CosineAnnealingLR', by_epoch=False, begin={warm_up}, end=rounds),
+        dict(type='CosineAnnealingLR', by_epoch=False, begin={warm_up}, end=rounds + 1),
     ],
     generator=[dict(type='CosineAnnealingLR', by_epoch=False, end=rounds)],
 )

@@ -1,42 +1,57 @@
-"""A student of the teacher's own architecture, narrower."""
+"""A student of the teacher's own architecture, narrower or shallower."""
 
+import inspect
 from collections.abc import Callable, Iterator
 
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, Registry
 
 from mmdfad.utils import DistillError
 
 # From a backbone's config and the ratio of widths to its changed settings and to what becomes of a number of channels
 # that it gives to the head.
-Shrink = Callable[[dict, float], tuple[dict, Callable[[int], int]]]
+Narrow = Callable[[dict, float], tuple[dict, Callable[[int], int]]]
+# From a backbone's config and the ratio of depths to its changed settings.
+Shallow = Callable[[dict, float], dict]
 
 
-def shrink(plain: Config, ratio: float) -> dict[str, object]:
-    """Make a model narrower: every width times ``ratio``, which costs about its square of the multiply-adds.
+def shrink(plain: Config, width: float = 1, depth: float = 1) -> dict[str, object]:
+    """Make a model narrower, shallower or both.
 
     Args:
         plain (Config): The model's plain config, from :func:`~mmdfad.models.players.plain_config`.
-        ratio (float): Between 0 and 1. Attention keeps the size of its heads and gets fewer of them.
+        width (float): What every width is multiplied by; costs about its square of the multiply-adds. Attention keeps
+            the size of its heads and gets fewer of them. Defaults to 1.
+        depth (float): What the number of the backbone's blocks is multiplied by, in each stage. Defaults to 1.
 
     Returns:
         dict[str, object]: ``cfg_options`` for that config.
 
     Raises:
-        DistillError: If the backbone, the neck or a head is not one of the known, or cannot be any narrower.
+        DistillError: If a ratio is out of range, or the backbone, the neck or a head is not one of the known, or cannot
+            be any smaller.
     """
-    if not 0 < ratio < 1:
-        raise DistillError(f'--student auto:RATIO takes a ratio of widths between 0 and 1, but found {ratio}')
+    if not (0 < width <= 1 and 0 < depth <= 1 and width * depth < 1):
+        raise DistillError(
+            f'--student auto:... takes ratios between 0 and 1, one of them below, but found width {width:g} and depth '
+            f'{depth:g}'
+        )
     backbone = plain.model.get('backbone') or {}
     with MODELS.switch_scope_and_registry(plain.default_scope) as registry:
         backbone = with_settings(backbone, registry)
-    changes, channels = _known(_BACKBONES, backbone, 'backbone')(backbone, ratio)
-    options = {f'model.backbone.{key}': value for key, value in changes.items()}
-    for where, part in _parts(plain.model):
-        inputs, widths = _known(_PARTS, part, where)
-        options.update({f'{where}.{key}': _map(channels, part[key]) for key in inputs if part.get(key)})
-        options.update({f'{where}.{key}': _narrow(part[key], ratio) for key in widths if part.get(key)})
-    return options
+    changes = {}
+    if depth < 1:
+        changes = _known(_SHALLOWER, backbone, 'backbone', 'shallower')(backbone, depth)
+    options = {}
+    if width < 1:
+        narrower = _known(_NARROWER, backbone, 'backbone', 'narrower')
+        narrowed, channels = narrower({**backbone, **changes}, width)
+        changes |= narrowed
+        for where, part in _parts(plain.model):
+            inputs, widths = _known(_PARTS, part, where, 'narrower')
+            options.update({f'{where}.{key}': _map(channels, part[key]) for key in inputs if part.get(key)})
+            options.update({f'{where}.{key}': _narrow(part[key], width) for key in widths if part.get(key)})
+    return {f'model.backbone.{key}': value for key, value in changes.items()} | options
 
 
 def _narrow(width: int, ratio: float) -> int:
@@ -66,9 +81,8 @@ def _mobilenet_v2(cfg: dict, ratio: float) -> tuple[dict, Callable[[int], int]]:
 
 
 def _convnext(cfg: dict, ratio: float) -> tuple[dict, Callable[[int], int]]:
-    arch = cfg['arch']
-    widths = {c: _narrow(c, ratio) for c in arch['channels']}
-    return dict(arch=dict(arch, _delete_=True, channels=list(widths.values()))), lambda c: widths[c]
+    widths = {c: _narrow(c, ratio) for c in cfg['arch']['channels']}
+    return _with(cfg, dict(channels=list(widths.values()))), lambda c: widths[c]
 
 
 def _vit(cfg: dict, ratio: float) -> tuple[dict, Callable[[int], int]]:
@@ -77,8 +91,7 @@ def _vit(cfg: dict, ratio: float) -> tuple[dict, Callable[[int], int]]:
     changes = dict(num_heads=new, embed_dims=arch['embed_dims'] * new // old)
     if arch is not cfg:
         changes['feedforward_channels'] = arch['feedforward_channels'] * new // old
-        changes = dict(arch=dict(arch, _delete_=True, **changes))
-    return changes, lambda c: c * new // old
+    return _with(cfg, changes), lambda c: c * new // old
 
 
 def _swin(cfg: dict, ratio: float) -> tuple[dict, Callable[[int], int]]:
@@ -86,7 +99,7 @@ def _swin(cfg: dict, ratio: float) -> tuple[dict, Callable[[int], int]]:
     old, new = arch['num_heads'][0], _fewer_heads(arch['num_heads'][0], ratio)
     heads = [h * new // old for h in arch['num_heads']]
     changes = dict(num_heads=heads, embed_dims=arch['embed_dims'] * new // old)
-    return dict(arch=dict(arch, _delete_=True, **changes)) if arch is not cfg else changes, lambda c: c * new // old
+    return _with(cfg, changes), lambda c: c * new // old
 
 
 def _mit(cfg: dict, ratio: float) -> tuple[dict, Callable[[int], int]]:
@@ -98,13 +111,59 @@ def _fewer_heads(heads: int, ratio: float) -> int:
     fewer = max(1, int(heads * ratio + 0.5))
     if fewer == heads:
         raise DistillError(
-            f'--student auto:{ratio} leaves all of the {heads} attention heads of the backbone, which is what its '
+            f'--student auto:{ratio:g} leaves all of the {heads} attention heads of the backbone, which is what its '
             'width goes by; take a smaller ratio, or name a config of your own with --student'
         )
     return fewer
 
 
-_BACKBONES: dict[str, Shrink] = dict(
+def _shallow_resnet(cfg: dict, ratio: float) -> dict:
+    # Those of basic blocks, and those of bottlenecks.
+    depths = next((d for d in ((18, 34), (50, 101, 152)) if cfg['depth'] in d), ())
+    smaller = [d for d in depths if d < cfg['depth']]
+    if not smaller:
+        raise _no_shallower(f'a {cfg["type"]} of depth {cfg["depth"]}')
+    return dict(depth=min(smaller, key=lambda d: abs(d - cfg['depth'] * ratio)))
+
+
+def _shallow_stages(key: str, least: int = 1) -> Shallow:
+    """Fewer blocks in each stage: a multiple of ``least``."""
+
+    def shallow(cfg: dict, ratio: float) -> dict:
+        settings = cfg.get('arch', cfg)
+        fewer = [least * max(1, round(blocks * ratio / least)) for blocks in settings[key]]
+        if sum(fewer) >= sum(settings[key]):
+            raise _no_shallower(f'a {cfg["type"]} with {list(settings[key])} blocks in its stages')
+        return _with(cfg, {key: fewer})
+
+    return shallow
+
+
+def _shallow_vit(cfg: dict, ratio: float) -> dict:
+    old = cfg.get('arch', cfg)['num_layers']
+    # What the head takes from layers on the way is taken from as many layers, at the same share of the depth.
+    outputs = cfg.get('out_indices', -1)
+    new = max(1 if isinstance(outputs, int) else len(outputs), round(old * ratio))
+    moved = _map(lambda i: i if i < 0 else -(-(i + 1) * new // old) - 1, outputs)
+    if new == old or (not isinstance(outputs, int) and len(set(moved)) < len(outputs)):
+        raise _no_shallower(f'a {cfg["type"]} of {old} layers with out_indices={outputs}')
+    changes = _with(cfg, dict(num_layers=new))
+    return changes if moved == outputs else changes | dict(out_indices=moved)
+
+
+def _with(cfg: dict, changes: dict) -> dict:
+    """Changes of a backbone's settings, which it has in ``arch`` or among its arguments."""
+    return dict(arch=dict(cfg['arch'], _delete_=True, **changes)) if 'arch' in cfg else changes
+
+
+def _no_shallower(what: str) -> DistillError:
+    return DistillError(
+        f'--student auto:depth=... finds {what} no shallower at that ratio; take a smaller one or a ratio of widths, '
+        'or name a config of your own with --student'
+    )
+
+
+_NARROWER: dict[str, Narrow] = dict(
     ResNet=_resnet,
     ResNetV1c=_resnet,
     ResNetV1d=_resnet,
@@ -115,6 +174,18 @@ _BACKBONES: dict[str, Shrink] = dict(
     DistilledVisionTransformer=_vit,
     SwinTransformer=_swin,
     MixVisionTransformer=_mit,
+)
+# Not MobileNetV2, whose blocks are fixed in its code.
+_SHALLOWER: dict[str, Shallow] = dict(
+    ResNet=_shallow_resnet,
+    ResNetV1c=_shallow_resnet,
+    ResNetV1d=_shallow_resnet,
+    ResNet_CIFAR=_shallow_resnet,
+    ConvNeXt=_shallow_stages('depths'),
+    VisionTransformer=_shallow_vit,
+    DistilledVisionTransformer=_shallow_vit,
+    SwinTransformer=_shallow_stages('depths', least=2),  # pairs of blocks with plain and shifted windows
+    MixVisionTransformer=_shallow_stages('num_layers'),
 )
 # What a neck or a head says of the channels that it is given, and of those that are its own.
 _PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = dict(
@@ -133,23 +204,24 @@ _PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = dict(
 )
 
 
-def _known(table: dict, part: dict, where: str) -> object:
+def _known(table: dict, part: dict, where: str, how: str) -> object:
     name = str(part.get('type')).rpartition('.')[2]
     if name not in table:
         raise DistillError(
-            f'--student auto:RATIO does not know how to make {where}={name} narrower. It knows the backbones '
-            f'{", ".join(_BACKBONES)}, and the necks and heads {", ".join(_PARTS)}; for others name a config of your '
-            'own with --student'
+            f'--student auto:... does not know how to make {where}={name} {how}, as it does {", ".join(table)}; name a '
+            'config of your own with --student'
         )
     return table[name]
 
 
-def with_settings(backbone: dict, registry: object) -> dict:
-    """The backbone's config with the settings that the name of its architecture stands for."""
+def with_settings(backbone: dict, registry: Registry) -> dict:
+    """The backbone's config with its defaults, and with what the name of its architecture stands for."""
+    cls = registry.get(backbone['type'])
+    parameters = inspect.signature(cls).parameters.items() if cls else ()
+    backbone = {key: p.default for key, p in parameters if p.default is not p.empty} | backbone
     arch = backbone.get('arch')
     if not isinstance(arch, str):
         return backbone
-    cls = registry.get(backbone['type'])
     zoo = getattr(cls, 'arch_zoo', None) or getattr(cls, 'arch_settings', {})
     settings = zoo.get(arch.lower(), zoo.get(arch))
     return {**backbone, 'arch': dict(settings)} if isinstance(settings, dict) else backbone
