@@ -235,7 +235,7 @@ def seconds_of(play: Round) -> float:
 def time_ways(ways: dict[str, Round], repeats: int, seed: int) -> dict[str, float]:
     """Median seconds of a round of each way, which take turns."""
     order, times = random.Random(seed), defaultdict(list)
-    for repeat in range(-2, repeats):  # two to warm up
+    for repeat in range(-1, repeats):  # one to warm up
         names = list(ways)
         order.shuffle(names)
         for name in names:
