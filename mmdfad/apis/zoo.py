@@ -14,6 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdfad.engine.optim import PlayerOptimWrapperConstructor
 from mmdfad.models.distillers import AdversarialDistiller
@@ -21,7 +22,6 @@ from mmdfad.models.logits import LogitModel, as_logits
 from mmdfad.models.players import build_model, plain_config
 from mmdfad.utils import DistillError
 from mmdfad.utils.export import student_config, write_student
-from mmdfad.utils.state_dict import weights_sha256
 
 from .shrink import with_settings
 
@@ -31,6 +31,8 @@ SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024
 _ENOUGH = 320
 _OWN_SIZES = ('img_size', 'pretrain_img_size', 'image_size', 'input_size', 'crop_size', 'size')
 _NOISE_DIM = 8
+_RANDOM_FILLS = (torch.ops.aten.uniform_.default, torch.ops.aten.normal_.default)
+_DRAWS = 2**20 - 3  # a prime, so that no two rows of a matrix are the same draws
 
 
 class Refused(Exception):
@@ -59,25 +61,28 @@ def play_round(config: str, role: str, options: dict | None = None) -> str:
     if getattr(logits, 'multi_label', False):
         partner['head']['type'] = 'MultiLabelLinearClsHead'
     del logits
-    distiller = AdversarialDistiller(
-        **{role: player, _other(role): partner},
-        generator=dict(type='UpsampleGenerator', noise_dim=_NOISE_DIM, image_size=size, channels=channels, width=8),
-        allow_random_teacher=True,
-    )
+    with _RepeatedDraws():
+        distiller = AdversarialDistiller(
+            **{role: player, _other(role): partner},
+            generator=dict(type='UpsampleGenerator', noise_dim=_NOISE_DIM, image_size=size, channels=channels, width=8),
+            allow_random_teacher=True,
+        )
     revert_sync_batchnorm(distiller)
     distiller.train()
-    optim_wrapper = PlayerOptimWrapperConstructor(
-        dict(student=dict(optimizer=dict(type='SGD', lr=1e-3)), generator=dict(optimizer=dict(type='Adam', lr=1e-3)))
-    )(distiller)
+    # Clipped, as the gradients of a deep untrained model on two small images can be such that a step destroys it.
+    student_optim = dict(optimizer=dict(type='SGD', lr=1e-3), clip_grad=dict(max_norm=1.0))
+    generator_optim = dict(optimizer=dict(type='Adam', lr=1e-3))
+    optim_wrapper = PlayerOptimWrapperConstructor(dict(student=student_optim, generator=generator_optim))(distiller)
     gradients = {name: _watch_gradients(getattr(distiller, name)) for name in ('student', 'generator')}
-    before = weights_sha256(distiller.teacher_player.model)
+    before = {key: value.clone() for key, value in distiller.teacher_player.model.state_dict().items()}
     log = distiller.imitation_step(torch.randn(2, _NOISE_DIM), optim_wrapper['student'])
     log |= distiller.generation_step(torch.randn(2, _NOISE_DIM), optim_wrapper['generator'])
     for name in ('imitation_loss', 'generation_loss'):
         _require(log[name].isfinite(), f'{name} is {log[name].item()}')
     for name, norms in gradients.items():
         _require(bool(norms) and all(map(math.isfinite, norms)) and max(norms) > 0, f'{name} gets no usable gradient')
-    _require(before == weights_sha256(distiller.teacher_player.model), 'the teacher has changed')
+    after = distiller.teacher_player.model.state_dict()
+    _require(all(torch.equal(before[key], after[key]) for key in before | after), 'the teacher has changed')
     if role == 'student':
         _check_export(distiller, (2, channels, *size))
     return f'{size[0]}x{size[1]}'
@@ -198,7 +203,8 @@ def _load(player: dict) -> tuple[Config, LogitModel]:
     """The model, by itself; a refusal is an error of mmdfad's own, or a package that is missing."""
     try:
         plain = plain_config(player, 'teacher')
-        return plain, as_logits(build_model(plain, 'teacher')).eval()
+        with _RepeatedDraws():
+            return plain, as_logits(build_model(plain, 'teacher')).eval()
     except DistillError as error:
         if error.__cause__ is None or isinstance(error.__cause__, ImportError):
             raise Refused(str(error)) from error
@@ -245,7 +251,7 @@ def _check_export(distiller: AdversarialDistiller, shape: tuple[int, ...]) -> No
         state = distiller.plain_student_state(distiller.state_dict())
         config, checkpoint = write_student(folder, student_config(Config(), plain), state, {})
         cfg = Config.fromfile(config)
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        with DefaultScope.overwrite_default_scope(cfg.default_scope), _RepeatedDraws():
             model = MODELS.build(cfg.model)
         model.load_state_dict(torch.load(checkpoint, weights_only=True, mmap=True)['state_dict'], strict=True)
     reloaded = as_logits(revert_sync_batchnorm(model)).eval()
@@ -255,16 +261,35 @@ def _check_export(distiller: AdversarialDistiller, shape: tuple[int, ...]) -> No
         torch.manual_seed(0)  # for heads that draw even when tested
         with torch.no_grad():
             logits.append(player(images))
+    _require(bool(logits[0].isfinite().all()), 'the student has become NaN or infinite')
     _require(torch.equal(*logits), 'the exported student gives other logits')
 
 
 def _watch_gradients(module: nn.Module) -> list[float]:
     """The largest absolute values of the gradients that parameters will get."""
     norms: list[float] = []
+
+    def watch(parameter: nn.Parameter) -> None:
+        norms.append(torch.linalg.vector_norm(parameter.grad, math.inf).item())
+
     for parameter in module.parameters():
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(lambda p: norms.append(p.grad.abs().max().item()))
+            parameter.register_post_accumulate_grad_hook(watch)
     return norms
+
+
+class _RepeatedDraws(TorchDispatchMode):
+    """Initialises large parameters with draws that repeat; to draw a billion of them takes minutes."""
+
+    def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> object:
+        kwargs = kwargs or {}
+        if func not in _RANDOM_FILLS or args[0].numel() <= _DRAWS:
+            return func(*args, **kwargs)
+        tensor = args[0]
+        draws = func(tensor.new_empty(_DRAWS), *args[1:], **kwargs)
+        for part in tensor.view(-1).split(_DRAWS):
+            part.copy_(draws[: len(part)])
+        return tensor
 
 
 def _require(condition: bool, message: str) -> None:

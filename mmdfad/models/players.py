@@ -112,7 +112,7 @@ def plain_config(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
         )
     if data_preprocessor is not None:
         plain.model.setdefault('data_preprocessor', ConfigDict(data_preprocessor))
-    plain.default_scope = _scope_of(plain)
+    plain.default_scope = _scope_of(plain, cfg.get('cfg_path', ''))
     plain.model.pop('_scope_', None)
     _strip_pretrained(plain.model)
     return plain
@@ -153,13 +153,15 @@ def build_model(plain: Config, role: str) -> nn.Module:
     return revert_sync_batchnorm(model) if role == 'teacher' else model
 
 
-def _scope_of(plain: Config) -> str:
-    """The scope a model is to be built in: its own, before that of the running config."""
+def _scope_of(plain: Config, path: str) -> str:
+    """The scope a model is to be built in: its own or its package's, before that of the running config."""
     prefix, dot, _ = plain.model.type.partition('.') if isinstance(plain.model.type, str) else ('', '', '')
     if dot and prefix != 'mmdfad':  # whose own models come with the data and metrics of another scope
         return prefix
+    package, colons, _ = path.partition('::')
+    scope = plain.model.get('_scope_') or plain.get('default_scope') or (package if colons else None)
     current = DefaultScope.get_current_instance()
-    return plain.model.get('_scope_') or plain.get('default_scope') or (current.scope_name if current else 'mmengine')
+    return scope or (current.scope_name if current else 'mmengine')
 
 
 def _own_size(image_size: int | Sequence[int], role: str) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from importlib import import_module
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
+from platform import python_version
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -22,7 +23,7 @@ from mmdfad.apis.zoo import ROLES, Refused, fewer_layers, play_round, run_isolat
 from mmdfad.models.players import plain_config
 from mmdfad.utils import DistillError, readable_errors
 from mmdfad.utils.atomic import atomic_write
-from mmdfad.utils.compat import OPTIONAL, REQUIRED
+from mmdfad.utils.compat import NEEDED_BY_TYPES, OPTIONAL, REQUIRED, is_importable
 
 STATUSES = ('passed', 'refused', 'failed')
 # Settings without a part in distillation: two configs that differ in nothing else share a run.
@@ -179,10 +180,11 @@ def read_json(file: Path) -> dict[tuple, dict]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of all that a result depends on."""
+    """The versions of all that a result depends on, as far as it is installed."""
     distributions = packages_distributions()
-    names = [distributions[package][0] for package in ('torch', *REQUIRED, *OPTIONAL) if package in distributions]
-    return {name: version(name) for name in names}
+    modules = {'torch', 'torchvision', *REQUIRED, *OPTIONAL, *(module for module, _, _ in NEEDED_BY_TYPES)}
+    found = {name: version(name) for module in sorted(modules) for name in distributions.get(module, ())[:1]}
+    return dict(found, python=python_version(), compiled_ops='yes' if is_importable('mmcv._ext') else 'no')
 
 
 def table(results: dict[tuple, dict]) -> str:
