@@ -6,20 +6,21 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor, nn
 
 from mmdfad.engine.optim import PlayerOptimWrapperConstructor
 from mmdfad.models.distillers import AdversarialDistiller
 from mmdfad.models.logits import LogitModel, as_logits
-from mmdfad.models.players import build_model, plain_config
+from mmdfad.models.players import Player, build_player, plain_config
 from mmdfad.utils import DistillError
 from mmdfad.utils.export import student_config, write_student
 
@@ -31,7 +32,6 @@ SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024
 _ENOUGH = 320
 _OWN_SIZES = ('img_size', 'pretrain_img_size', 'image_size', 'input_size', 'crop_size', 'size')
 _NOISE_DIM = 8
-_RANDOM_FILLS = (torch.ops.aten.uniform_.default, torch.ops.aten.normal_.default)
 _DRAWS = 2**20 - 3  # a prime, so that no two rows of a matrix are the same draws
 
 
@@ -54,19 +54,16 @@ def play_round(config: str, role: str, options: dict | None = None) -> str:
         Refused: If the model is refused when it is built.
         Exception: Whatever else goes wrong.
     """
-    player = dict(cfg_path=config, cfg_options=options or {})
-    plain, logits = _load(player)
-    size, channels, classes = _smallest_images(logits, plain, role)
+    player, logits = _load(dict(cfg_path=config, cfg_options=options or {}))
+    size, channels, classes = _smallest_images(logits, player.cfg, role)
     partner = _small_segmentor(channels, classes) if logits.ndim == 4 else _small_classifier(channels, classes)
     if getattr(logits, 'multi_label', False):
         partner['head']['type'] = 'MultiLabelLinearClsHead'
-    del logits
-    with _RepeatedDraws():
-        distiller = AdversarialDistiller(
-            **{role: player, _other(role): partner},
-            generator=dict(type='UpsampleGenerator', noise_dim=_NOISE_DIM, image_size=size, channels=channels, width=8),
-            allow_random_teacher=True,
-        )
+    distiller = AdversarialDistiller(
+        **{role: player, _other(role): partner},
+        generator=dict(type='UpsampleGenerator', noise_dim=_NOISE_DIM, image_size=size, channels=channels, width=8),
+        allow_random_teacher=True,
+    )
     revert_sync_batchnorm(distiller)
     distiller.train()
     # Clipped, as the gradients of a deep untrained model on two small images can be such that a step destroys it.
@@ -199,12 +196,12 @@ def _in_child(function: Callable[..., str], job: tuple, sender: object) -> None:
     sender.close()
 
 
-def _load(player: dict) -> tuple[Config, LogitModel]:
+def _load(cfg: dict) -> tuple[Player, LogitModel]:
     """The model, by itself; a refusal is an error of mmdfad's own, or a package that is missing."""
     try:
-        plain = plain_config(player, 'teacher')
-        with _RepeatedDraws():
-            return plain, as_logits(build_model(plain, 'teacher')).eval()
+        with _repeated_draws():
+            player = build_player(cfg, 'teacher')
+        return player, as_logits(player.model).eval()
     except DistillError as error:
         if error.__cause__ is None or isinstance(error.__cause__, ImportError):
             raise Refused(str(error)) from error
@@ -251,7 +248,7 @@ def _check_export(distiller: AdversarialDistiller, shape: tuple[int, ...]) -> No
         state = distiller.plain_student_state(distiller.state_dict())
         config, checkpoint = write_student(folder, student_config(Config(), plain), state, {})
         cfg = Config.fromfile(config)
-        with DefaultScope.overwrite_default_scope(cfg.default_scope), _RepeatedDraws():
+        with DefaultScope.overwrite_default_scope(cfg.default_scope), _repeated_draws():
             model = MODELS.build(cfg.model)
         model.load_state_dict(torch.load(checkpoint, weights_only=True, mmap=True)['state_dict'], strict=True)
     reloaded = as_logits(revert_sync_batchnorm(model)).eval()
@@ -278,18 +275,23 @@ def _watch_gradients(module: nn.Module) -> list[float]:
     return norms
 
 
-class _RepeatedDraws(TorchDispatchMode):
-    """Initialises large parameters with draws that repeat; to draw a billion of them takes minutes."""
+@contextmanager
+def _repeated_draws() -> Iterator[None]:
+    """Initialise large parameters with draws that repeat; to draw a billion of them takes minutes."""
 
-    def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> object:
-        kwargs = kwargs or {}
-        if func not in _RANDOM_FILLS or args[0].numel() <= _DRAWS:
-            return func(*args, **kwargs)
-        tensor = args[0]
-        draws = func(tensor.new_empty(_DRAWS), *args[1:], **kwargs)
-        for part in tensor.view(-1).split(_DRAWS):
-            part.copy_(draws[: len(part)])
-        return tensor
+    def repeating(fill: Callable) -> Callable:
+        def repeated(tensor: Tensor, *args: object, **kwargs: object) -> Tensor:
+            if tensor.numel() <= _DRAWS or not tensor.is_contiguous():
+                return fill(tensor, *args, **kwargs)
+            draws = fill(tensor.new_empty(_DRAWS), *args, **kwargs)
+            for part in tensor.view(-1).split(_DRAWS):
+                part.copy_(draws[: len(part)])
+            return tensor
+
+        return repeated
+
+    with patch.multiple(Tensor, uniform_=repeating(Tensor.uniform_), normal_=repeating(Tensor.normal_)):
+        yield
 
 
 def _require(condition: bool, message: str) -> None:

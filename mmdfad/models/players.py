@@ -45,16 +45,16 @@ class Player:
 PLAYER_KEYS = ('checkpoint', 'image_size', 'recipe')
 
 
-def build_player(cfg: dict, role: str, data_preprocessor: dict | None = None) -> Player:
+def build_player(cfg: dict | Player, role: str, data_preprocessor: dict | None = None) -> Player:
     """Build a teacher or a student and load its checkpoint, if it names one.
 
     Args:
-        cfg (dict): One of two forms. Either ``cfg_path``, an mm config by path or as ``'mmpretrain::...'``, with
-            optional ``cfg_options`` merged into it as ``--cfg-options`` are; or a model dict with ``type``. Both may
-            have ``checkpoint``, a path or URL, and ``recipe``, the commands that make it, which are shown where it is
-            missing. A student may have ``image_size``, an int or (height, width): the images are made at the
+        cfg (dict | Player): One of two forms. Either ``cfg_path``, an mm config by path or as ``'mmpretrain::...'``,
+            with optional ``cfg_options`` merged into it as ``--cfg-options`` are; or a model dict with ``type``. Both
+            may have ``checkpoint``, a path or URL, and ``recipe``, the commands that make it, which are shown where it
+            is missing. A student may have ``image_size``, an int or (height, width): the images are made at the
             teacher's size (``model.generator.image_size``) and resized for the student. Test pipelines stay the
-            config's affair: give them the student's size.
+            config's affair: give them the student's size. A player that is built already is taken as it is.
         role (str): ``'teacher'`` or ``'student'``, for messages.
         data_preprocessor (dict, optional): For an inline model dict that has none.
 
@@ -65,6 +65,8 @@ def build_player(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
     Raises:
         DistillError: If the config, the model or the checkpoint is not usable.
     """
+    if isinstance(cfg, Player):
+        return cfg
     cfg = dict(cfg)
     checkpoint, image_size, recipe = (cfg.pop(key, None) for key in PLAYER_KEYS)
     size = None if image_size is None else _own_size(image_size, role)

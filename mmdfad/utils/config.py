@@ -35,3 +35,9 @@ def read_config(path: str, key: str = 'the config') -> Config:
             f'cannot read {key} {path}: {type(error).__name__}: {error}. Expected a path to a config, or '
             "'package::folder/config.py'"
         ) from error
+
+
+def custom_imports(cfg: Config) -> list[str]:
+    """The modules that a config has imported for its own types."""
+    imports = (cfg.get('custom_imports') or {}).get('imports', [])
+    return [imports] if isinstance(imports, str) else list(imports)

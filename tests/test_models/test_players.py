@@ -205,13 +205,13 @@ def test_bad_sizes(size):
         (
             'transformers',
             dict(type='HuggingFaceClassifier', model_name='x'),
-            'HuggingFaceClassifier needs transformers, .*pip install transformers',
+            "HuggingFaceClassifier needs transformers, .*pip install 'transformers<5'",
         ),
         ('mmcv._ext', dict(backbone=dict(type='ResNet', dcn=dict(type='DCN'))), 'DCN needs the compiled ops of mmcv'),
         (
             'mmcv._ext',
             dict(_scope_='mmseg', type='CascadeEncoderDecoder', decode_head=[dict(type='mmseg.PointHead')]),
-            'PointHead needs the compiled ops of mmcv, .*MMCV_WITH_OPS=1 pip install .*onedl-mmcv',
+            'PointHead needs the compiled ops of mmcv, .*pip download .*onedl-mmcv .*pip install ',
         ),
         (
             'mmdet',
@@ -233,6 +233,22 @@ def test_models_that_need_much_to_be_built_are_refused_before():
         dict(type='mmpretrain.CLIPZeroShot'),
         'model.teacher: mmpretrain.CLIPZeroShot gives no class logits to distil: it relates images to text',
     )
+
+
+def test_scope_is_that_of_the_package_where_a_config_names_none():
+    plain = plain_config(dict(cfg_path='mmpretrain::dinov2/vit-small-p14_dinov2-pre_headless.py'), 'teacher')
+    assert plain.default_scope == 'mmpretrain'
+
+
+def test_a_config_of_a_package_is_read_without_the_metafiles_of_all(monkeypatch):
+    monkeypatch.setattr('mmengine.config.utils._get_cfg_metainfo', pytest.fail)
+    monkeypatch.setattr('mmengine.hub.hub._get_cfg_metainfo', pytest.fail)
+    assert plain_config(dict(cfg_path='mmpretrain::lenet/lenet5_mnist.py'), 'teacher').model.backbone.num_classes == 10
+
+
+def test_a_player_that_is_built_stays_as_it_is():
+    player = build_player(inline(), 'teacher')
+    assert build_player(player, 'student') is player
 
 
 def test_bad_configs(tmp_path):
