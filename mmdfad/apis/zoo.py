@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from mmdfad.models.logits import LogitModel, as_logits
 from mmdfad.models.players import Player, build_player, plain_config
 from mmdfad.utils import DistillError
 from mmdfad.utils.export import student_config, write_student
+from mmdfad.utils.state_dict import remade_names
 
 from .shrink import with_settings
 
@@ -133,20 +135,22 @@ def run_isolated(
     while True:
         while len(running) < workers and (job := next(jobs, None)) is not None:
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_in_child, args=(function, job, sender))
+            folder = tempfile.mkdtemp()  # removed from here, as a process that is killed leaves its files behind
+            process = context.Process(target=_in_child, args=(function, job, sender, folder))
             process.start()
             sender.close()
-            running.append((job, process, receiver, time.monotonic()))
+            running.append((job, process, receiver, folder, time.monotonic()))
         if not running:
             return
         time.sleep(0.05)
         for entry in list(running):
-            job, process, receiver, start = entry
+            job, process, receiver, folder, start = entry
             outcome = _outcome(process, receiver, time.monotonic() - start, seconds, memory)
             if outcome is not None:
                 running.remove(entry)
                 process.kill()
                 process.join()
+                shutil.rmtree(folder)
                 yield (job, *outcome, round(time.monotonic() - start, 1))
 
 
@@ -178,11 +182,12 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def _in_child(function: Callable[..., str], job: tuple, sender: object) -> None:
+def _in_child(function: Callable[..., str], job: tuple, sender: object, folder: str) -> None:
     """Call, and send what came of it; what the model prints is of no interest."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 1)
     os.dup2(sink, 2)
+    tempfile.tempdir = folder
     MMLogger.get_instance('zoo', log_level='CRITICAL')
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -250,7 +255,11 @@ def _check_export(distiller: AdversarialDistiller, shape: tuple[int, ...]) -> No
         cfg = Config.fromfile(config)
         with DefaultScope.overwrite_default_scope(cfg.default_scope), _repeated_draws():
             model = MODELS.build(cfg.model)
-        model.load_state_dict(torch.load(checkpoint, weights_only=True, mmap=True)['state_dict'], strict=True)
+        state = torch.load(checkpoint, weights_only=True, mmap=True)['state_dict']
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    _require(
+        not unexpected and (not missing or {*missing} <= remade_names(model)), 'the exported student does not load'
+    )
     reloaded = as_logits(revert_sync_batchnorm(model)).eval()
     images = torch.randn(shape)
     logits = []

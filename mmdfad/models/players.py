@@ -18,7 +18,7 @@ from mmdfad.utils import DistillError, require_positive
 from mmdfad.utils.checkpoint import read_checkpoint
 from mmdfad.utils.compat import OPTIONAL, check_package, check_types, is_importable
 from mmdfad.utils.config import read_config
-from mmdfad.utils.state_dict import explain_mismatch
+from mmdfad.utils.state_dict import explain_mismatch, remade_names
 
 
 @dataclass
@@ -218,8 +218,8 @@ def _load_weights(model: nn.Module, checkpoint: str, role: str, recipe: str | No
     try:
         # Through the model's own hooks, which know how to read old and foreign checkpoints.
         result = model.load_state_dict(state, strict=False)
-        lacking = [k for k in result.missing_keys if not k.endswith('num_batches_tracked')]
-        fits = not lacking and not result.unexpected_keys
+        lacking = {k for k in result.missing_keys if not k.endswith('num_batches_tracked')}
+        fits = not result.unexpected_keys and (not lacking or lacking <= remade_names(model))
     except RuntimeError:  # shapes
         fits = False
     if not fits:

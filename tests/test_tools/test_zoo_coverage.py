@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tempfile
 import time
 
 import pytest
@@ -97,6 +98,7 @@ def test_a_deep_student_survives_the_round():
 
 
 def misbehave(how: str) -> str:
+    tempfile.mkdtemp()
     if how == 'die':
         os.kill(os.getpid(), signal.SIGKILL)
     if how == 'hang':
@@ -108,7 +110,9 @@ def misbehave(how: str) -> str:
     return how
 
 
-def test_what_goes_wrong_in_a_process_stays_there():
+def test_what_goes_wrong_in_a_process_stays_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+
     def outcome(how, **limits):
         return next(run_isolated([(how,)], misbehave, workers=1, **limits))[:3]
 
@@ -116,6 +120,7 @@ def test_what_goes_wrong_in_a_process_stays_there():
     assert outcome('hang', seconds=0.5, memory=9) == (('hang',), 'failed', 'took more than 0.5 s')
     assert outcome('fill', seconds=300, memory=3) == (('fill',), 'memory', 'took more than 3 GiB of memory')
     assert outcome('end', seconds=300, memory=9) == (('end',), 'passed', 'end')
+    assert not list(tmp_path.iterdir())
 
 
 def test_layers_are_left_out_of_models_that_are_too_large():
