@@ -13,7 +13,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmdfad.models.logits import reason_against
+from mmdfad.models.logits import init_weights, reason_against
 from mmdfad.utils import DistillError, require_positive
 from mmdfad.utils.checkpoint import read_checkpoint
 from mmdfad.utils.compat import OPTIONAL, check_package, check_types, is_importable
@@ -149,8 +149,7 @@ def build_model(plain: Config, role: str) -> nn.Module:
             model = ROOT_MODELS.build(copy.deepcopy(plain.model))
     except Exception as error:  # each model has its own way to refuse its arguments
         raise DistillError(f'cannot build model.{role} of type {kind}: {error}') from error
-    if hasattr(model, 'init_weights'):
-        model.init_weights()
+    init_weights(model)
     # A teacher has no use for statistics over devices, and mmengine looks after the student's.
     return revert_sync_batchnorm(model) if role == 'teacher' else model
 

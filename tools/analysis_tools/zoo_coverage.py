@@ -38,13 +38,11 @@ OPS = 'compiled_ops'
 FOREIGN_BUGS = {
     'LeViTClsHead.switch_to_deploy() takes 1': 'a bug of mmpretrain 1.3.6: mmpretrain/models/heads/levit_head.py:62 '
     'passes `self` twice, so that no LeViT head can be built with `deploy=True`',
-    "'super' object has no attribute 'init_weights'": 'a bug of mmsegmentation 1.4.2: '
-    'mmseg/models/decode_heads/san_head.py:379 calls `init_weights` of torch.nn.Module, which has none, where SAN is '
-    'built without its pretrained CLIP',
     "'BatchCutMix is not in": 'a bug of mmpretrain 1.3.6: configs/_base_/models/resnet50_cutmix.py:18 names '
     'BatchCutMix, which is called CutMix since 1.0',
     "KeyError: 'test_pipeline'": 'a bug of mmpretrain 1.3.6: '
-    'configs/swin_transformer_v2/swinv2-base-w12_8xb128_in21k-192px.py:18 (and -large-) changes a `test_pipeline` that its bases lack',
+    'configs/swin_transformer_v2/swinv2-{base,large}-w12_8xb128_in21k-192px.py:18 change a `test_pipeline` that their '
+    'bases lack',
     'file type in the inheritance chain': 'a bug of mmpretrain 1.3.6: configs/_base_/models/replknet-31B_in1k.py:1 '
     'imports from mmpretrain, which makes it a config of another kind than those it is a base of; mmengine refuses the '
     'mixture',
