@@ -29,7 +29,7 @@ from mmdfad.utils.compat import NEEDED_BY_TYPES, OPTIONAL, REQUIRED, is_importab
 STATUSES = ('passed', 'refused', 'failed')
 # Settings without a part in distillation: two configs that differ in nothing else share a run.
 IRRELEVANT = {
-    *('train_cfg', 'test_cfg', 'init_cfg', 'pretrained', 'num_classes', 'topk', 'cal_acc', 'size', 'size_divisor'),
+    *('test_cfg', 'init_cfg', 'pretrained', 'num_classes', 'topk', 'cal_acc', 'size', 'size_divisor'),
     *('loss', 'loss_decode', 'sampler', 'batch_augments', 'pad_val', 'seg_pad_val', 'ignore_index'),
 }
 REDUCED = 'reduced to'
@@ -38,8 +38,8 @@ OPS = 'compiled_ops'
 FOREIGN_BUGS = {
     'LeViTClsHead.switch_to_deploy() takes 1': 'a bug of mmpretrain 1.3.6: mmpretrain/models/heads/levit_head.py:62 '
     'passes `self` twice, so that no LeViT head can be built with `deploy=True`',
-    "'BatchCutMix is not in": 'a bug of mmpretrain 1.3.6: configs/_base_/models/resnet50_cutmix.py:18 names '
-    'BatchCutMix, which is called CutMix since 1.0',
+    'is not in the mmpretrain::batch augment registry': 'a bug of mmpretrain 1.3.6: '
+    'configs/_base_/models/resnet50_cutmix.py:18 names BatchCutMix, which is called CutMix since 1.0',
     "KeyError: 'test_pipeline'": 'a bug of mmpretrain 1.3.6: '
     'configs/swin_transformer_v2/swinv2-{base,large}-w12_8xb128_in21k-192px.py:18 change a `test_pipeline` that their '
     'bases lack',
