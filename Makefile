@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 REQUIREMENTS := $(wildcard requirements/*.txt)
 
-.PHONY: setup demo test lint
+.PHONY: setup setup-ops demo test lint
 
 setup: $(STAMP)
 
@@ -14,6 +14,16 @@ $(STAMP): setup.py pyproject.toml $(REQUIREMENTS)
 	$(BIN)/python -m pip install --quiet -r requirements/mminstall.txt
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
+
+# What PointRend, CCNet, PSANet, SAN, MaskFormer and Mask2Former need beside, and models of timm and Hugging Face.
+# Compiles the ops of mmcv, which the wheel lacks: ten minutes on two cores. mmcv's setup.py asks for C++17, torch for C++20.
+setup-ops: setup
+	$(BIN)/python -m pip install --quiet -r requirements/ops.txt
+	rm -rf .venv/ops
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary onedl-mmcv --dest .venv/ops $$(grep onedl-mmcv requirements/mminstall.txt)
+	tar xzf .venv/ops/onedl_mmcv-*.tar.gz -C .venv/ops
+	sed -i 's/c++17/c++20/' .venv/ops/onedl_mmcv-*/setup.py
+	$(BIN)/python -m pip install --no-deps --force-reinstall --no-cache-dir --no-build-isolation .venv/ops/onedl_mmcv-*/
 
 demo: setup
 	$(BIN)/python tools/demo.py --seed $(SEED)

@@ -90,6 +90,14 @@ def test_student_brings_the_data_of_its_own_config_if_the_run_has_none(tiny_cfg)
     assert dataset_meta_of(plain)['classes'][0] == 'airplane'
 
 
+@pytest.mark.parametrize('imports', ['mmpretrain.models', ['mmpretrain.models']])
+def test_student_keeps_the_imports_of_its_own_config(tiny_cfg, tmp_path, imports):
+    path = tmp_path / 'student.py'
+    Config(dict(model=tiny_cfg.model.student, custom_imports=dict(imports=imports))).dump(path)
+    tiny_cfg.model.student = dict(cfg_path=str(path))
+    assert 'mmpretrain.models' in plain_student_config(tiny_cfg).custom_imports.imports
+
+
 def test_metrics_that_need_a_teacher_stay_behind(tiny_cfg):
     tiny_cfg.test_dataloader = dict(dataset=dict(type='CIFAR10'))
     tiny_cfg.test_evaluator = [dict(type='Accuracy'), dict(type='mmdfad.AgreementMetric')]

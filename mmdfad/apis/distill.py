@@ -18,6 +18,7 @@ from mmdfad.models.pixels import PixelSpace, resize_images
 from mmdfad.models.players import build_player, plain_config
 from mmdfad.utils import DistillError, require_positive
 from mmdfad.utils.atomic import atomic_write
+from mmdfad.utils.config import custom_imports
 from mmdfad.utils.model import evaluating, model_size
 from mmdfad.utils.state_dict import select_weights
 
@@ -292,7 +293,7 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _header(out: str | Path, teacher: Player, student: Player, seed: int) -> str:
-    imports = sorted({'mmdfad', *_imports(teacher.plain), *_imports(student.plain)})
+    imports = sorted({'mmdfad', *custom_imports(teacher.plain), *custom_imports(student.plain)})
     return (
         f'# Written by tools/distill.py. Run it, as it is or changed, with\n#   python tools/train.py {out}\n'
         "_base_ = ['mmdfad::_base_/default_runtime.py']\n"
@@ -301,11 +302,6 @@ def _header(out: str | Path, teacher: Player, student: Player, seed: int) -> str
         f'work_dir = {str(Path(out).with_suffix(""))!r}\n'
         f'randomness = dict(seed={seed}, deterministic=False)\n\n'
     )
-
-
-def _imports(plain: Config) -> list[str]:
-    imports = (plain.get('custom_imports') or {}).get('imports', [])
-    return [imports] if isinstance(imports, str) else list(imports)
 
 
 def _models(choices: Choices, teacher: Player, student: Player, checkpoint: str) -> str:

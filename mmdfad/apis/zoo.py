@@ -3,25 +3,28 @@
 import math
 import multiprocessing
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
-from torch import nn
+from torch import Tensor, nn
 
 from mmdfad.engine.optim import PlayerOptimWrapperConstructor
 from mmdfad.models.distillers import AdversarialDistiller
 from mmdfad.models.logits import LogitModel, as_logits
-from mmdfad.models.players import build_model, plain_config
+from mmdfad.models.players import Player, build_player, plain_config
 from mmdfad.utils import DistillError
 from mmdfad.utils.export import student_config, write_student
-from mmdfad.utils.state_dict import weights_sha256
+from mmdfad.utils.state_dict import remade_names
 
 from .shrink import with_settings
 
@@ -31,6 +34,7 @@ SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024
 _ENOUGH = 320
 _OWN_SIZES = ('img_size', 'pretrain_img_size', 'image_size', 'input_size', 'crop_size', 'size')
 _NOISE_DIM = 8
+_DRAWS = 2**20 - 3  # a prime, so that no two rows of a matrix are the same draws
 
 
 class Refused(Exception):
@@ -52,13 +56,11 @@ def play_round(config: str, role: str, options: dict | None = None) -> str:
         Refused: If the model is refused when it is built.
         Exception: Whatever else goes wrong.
     """
-    player = dict(cfg_path=config, cfg_options=options or {})
-    plain, logits = _load(player)
-    size, channels, classes = _smallest_images(logits, plain, role)
+    player, logits = _load(dict(cfg_path=config, cfg_options=options or {}))
+    size, channels, classes = _smallest_images(logits, player.cfg, role)
     partner = _small_segmentor(channels, classes) if logits.ndim == 4 else _small_classifier(channels, classes)
     if getattr(logits, 'multi_label', False):
         partner['head']['type'] = 'MultiLabelLinearClsHead'
-    del logits
     distiller = AdversarialDistiller(
         **{role: player, _other(role): partner},
         generator=dict(type='UpsampleGenerator', noise_dim=_NOISE_DIM, image_size=size, channels=channels, width=8),
@@ -66,18 +68,20 @@ def play_round(config: str, role: str, options: dict | None = None) -> str:
     )
     revert_sync_batchnorm(distiller)
     distiller.train()
-    optim_wrapper = PlayerOptimWrapperConstructor(
-        dict(student=dict(optimizer=dict(type='SGD', lr=1e-3)), generator=dict(optimizer=dict(type='Adam', lr=1e-3)))
-    )(distiller)
+    # Clipped, as the gradients of a deep untrained model on two small images can be such that a step destroys it.
+    student_optim = dict(optimizer=dict(type='SGD', lr=1e-3), clip_grad=dict(max_norm=1.0))
+    generator_optim = dict(optimizer=dict(type='Adam', lr=1e-3))
+    optim_wrapper = PlayerOptimWrapperConstructor(dict(student=student_optim, generator=generator_optim))(distiller)
     gradients = {name: _watch_gradients(getattr(distiller, name)) for name in ('student', 'generator')}
-    before = weights_sha256(distiller.teacher_player.model)
+    before = {key: value.clone() for key, value in distiller.teacher_player.model.state_dict().items()}
     log = distiller.imitation_step(torch.randn(2, _NOISE_DIM), optim_wrapper['student'])
     log |= distiller.generation_step(torch.randn(2, _NOISE_DIM), optim_wrapper['generator'])
     for name in ('imitation_loss', 'generation_loss'):
         _require(log[name].isfinite(), f'{name} is {log[name].item()}')
     for name, norms in gradients.items():
         _require(bool(norms) and all(map(math.isfinite, norms)) and max(norms) > 0, f'{name} gets no usable gradient')
-    _require(before == weights_sha256(distiller.teacher_player.model), 'the teacher has changed')
+    after = distiller.teacher_player.model.state_dict()
+    _require(all(torch.equal(before[key], after[key]) for key in before | after), 'the teacher has changed')
     if role == 'student':
         _check_export(distiller, (2, channels, *size))
     return f'{size[0]}x{size[1]}'
@@ -131,20 +135,22 @@ def run_isolated(
     while True:
         while len(running) < workers and (job := next(jobs, None)) is not None:
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_in_child, args=(function, job, sender))
+            folder = tempfile.mkdtemp()  # removed from here, as a process that is killed leaves its files behind
+            process = context.Process(target=_in_child, args=(function, job, sender, folder))
             process.start()
             sender.close()
-            running.append((job, process, receiver, time.monotonic()))
+            running.append((job, process, receiver, folder, time.monotonic()))
         if not running:
             return
         time.sleep(0.05)
         for entry in list(running):
-            job, process, receiver, start = entry
+            job, process, receiver, folder, start = entry
             outcome = _outcome(process, receiver, time.monotonic() - start, seconds, memory)
             if outcome is not None:
                 running.remove(entry)
                 process.kill()
                 process.join()
+                shutil.rmtree(folder)
                 yield (job, *outcome, round(time.monotonic() - start, 1))
 
 
@@ -176,11 +182,12 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def _in_child(function: Callable[..., str], job: tuple, sender: object) -> None:
+def _in_child(function: Callable[..., str], job: tuple, sender: object, folder: str) -> None:
     """Call, and send what came of it; what the model prints is of no interest."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 1)
     os.dup2(sink, 2)
+    tempfile.tempdir = folder
     MMLogger.get_instance('zoo', log_level='CRITICAL')
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -194,11 +201,12 @@ def _in_child(function: Callable[..., str], job: tuple, sender: object) -> None:
     sender.close()
 
 
-def _load(player: dict) -> tuple[Config, LogitModel]:
+def _load(cfg: dict) -> tuple[Player, LogitModel]:
     """The model, by itself; a refusal is an error of mmdfad's own, or a package that is missing."""
     try:
-        plain = plain_config(player, 'teacher')
-        return plain, as_logits(build_model(plain, 'teacher')).eval()
+        with _repeated_draws():
+            player = build_player(cfg, 'teacher')
+        return player, as_logits(player.model).eval()
     except DistillError as error:
         if error.__cause__ is None or isinstance(error.__cause__, ImportError):
             raise Refused(str(error)) from error
@@ -245,9 +253,13 @@ def _check_export(distiller: AdversarialDistiller, shape: tuple[int, ...]) -> No
         state = distiller.plain_student_state(distiller.state_dict())
         config, checkpoint = write_student(folder, student_config(Config(), plain), state, {})
         cfg = Config.fromfile(config)
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        with DefaultScope.overwrite_default_scope(cfg.default_scope), _repeated_draws():
             model = MODELS.build(cfg.model)
-        model.load_state_dict(torch.load(checkpoint, weights_only=True, mmap=True)['state_dict'], strict=True)
+        state = torch.load(checkpoint, weights_only=True, mmap=True)['state_dict']
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    _require(
+        not unexpected and (not missing or {*missing} <= remade_names(model)), 'the exported student does not load'
+    )
     reloaded = as_logits(revert_sync_batchnorm(model)).eval()
     images = torch.randn(shape)
     logits = []
@@ -255,16 +267,40 @@ def _check_export(distiller: AdversarialDistiller, shape: tuple[int, ...]) -> No
         torch.manual_seed(0)  # for heads that draw even when tested
         with torch.no_grad():
             logits.append(player(images))
+    _require(bool(logits[0].isfinite().all()), 'the student has become NaN or infinite')
     _require(torch.equal(*logits), 'the exported student gives other logits')
 
 
 def _watch_gradients(module: nn.Module) -> list[float]:
     """The largest absolute values of the gradients that parameters will get."""
     norms: list[float] = []
+
+    def watch(parameter: nn.Parameter) -> None:
+        norms.append(torch.linalg.vector_norm(parameter.grad, math.inf).item())
+
     for parameter in module.parameters():
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(lambda p: norms.append(p.grad.abs().max().item()))
+            parameter.register_post_accumulate_grad_hook(watch)
     return norms
+
+
+@contextmanager
+def _repeated_draws() -> Iterator[None]:
+    """Initialise large parameters with draws that repeat; to draw a billion of them takes minutes."""
+
+    def repeating(fill: Callable) -> Callable:
+        def repeated(tensor: Tensor, *args: object, **kwargs: object) -> Tensor:
+            if tensor.numel() <= _DRAWS or not tensor.is_contiguous():
+                return fill(tensor, *args, **kwargs)
+            draws = fill(tensor.new_empty(_DRAWS), *args, **kwargs)
+            for part in tensor.view(-1).split(_DRAWS):
+                part.copy_(draws[: len(part)])
+            return tensor
+
+        return repeated
+
+    with patch.multiple(Tensor, uniform_=repeating(Tensor.uniform_), normal_=repeating(Tensor.normal_)):
+        yield
 
 
 def _require(condition: bool, message: str) -> None:

@@ -13,13 +13,13 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmdfad.models.logits import reason_against
+from mmdfad.models.logits import init_weights, reason_against
 from mmdfad.utils import DistillError, require_positive
 from mmdfad.utils.checkpoint import read_checkpoint
 from mmdfad.utils.compat import OPTIONAL, check_package, check_types, is_importable
 from mmdfad.utils.config import read_config
 from mmdfad.utils.export import dataset_meta_of
-from mmdfad.utils.state_dict import explain_mismatch
+from mmdfad.utils.state_dict import explain_mismatch, remade_names
 
 
 @dataclass
@@ -50,16 +50,16 @@ class Player:
 PLAYER_KEYS = ('checkpoint', 'image_size', 'recipe')
 
 
-def build_player(cfg: dict, role: str, data_preprocessor: dict | None = None) -> Player:
+def build_player(cfg: dict | Player, role: str, data_preprocessor: dict | None = None) -> Player:
     """Build a teacher or a student and load its checkpoint, if it names one.
 
     Args:
-        cfg (dict): One of two forms. Either ``cfg_path``, an mm config by path or as ``'mmpretrain::...'``, with
-            optional ``cfg_options`` merged into it as ``--cfg-options`` are; or a model dict with ``type``. Both may
-            have ``checkpoint``, a path or URL, and ``recipe``, the commands that make it, which are shown where it is
-            missing. A student may have ``image_size``, an int or (height, width): the images are made at the
+        cfg (dict | Player): One of two forms. Either ``cfg_path``, an mm config by path or as ``'mmpretrain::...'``,
+            with optional ``cfg_options`` merged into it as ``--cfg-options`` are; or a model dict with ``type``. Both
+            may have ``checkpoint``, a path or URL, and ``recipe``, the commands that make it, which are shown where it
+            is missing. A student may have ``image_size``, an int or (height, width): the images are made at the
             teacher's size (``model.generator.image_size``) and resized for the student. Test pipelines stay the
-            config's affair: give them the student's size.
+            config's affair: give them the student's size. A player that is built already is taken as it is.
         role (str): ``'teacher'`` or ``'student'``, for messages.
         data_preprocessor (dict, optional): For an inline model dict that has none.
 
@@ -70,6 +70,8 @@ def build_player(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
     Raises:
         DistillError: If the config, the model or the checkpoint is not usable.
     """
+    if isinstance(cfg, Player):
+        return cfg
     cfg = dict(cfg)
     checkpoint, image_size, recipe = (cfg.pop(key, None) for key in PLAYER_KEYS)
     size = None if image_size is None else _own_size(image_size, role)
@@ -117,7 +119,7 @@ def plain_config(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
         )
     if data_preprocessor is not None:
         plain.model.setdefault('data_preprocessor', ConfigDict(data_preprocessor))
-    plain.default_scope = _scope_of(plain)
+    plain.default_scope = _scope_of(plain, cfg.get('cfg_path', ''))
     plain.model.pop('_scope_', None)
     _strip_pretrained(plain.model)
     return plain
@@ -152,19 +154,20 @@ def build_model(plain: Config, role: str) -> nn.Module:
             model = ROOT_MODELS.build(copy.deepcopy(plain.model))
     except Exception as error:  # each model has its own way to refuse its arguments
         raise DistillError(f'cannot build model.{role} of type {kind}: {error}') from error
-    if hasattr(model, 'init_weights'):
-        model.init_weights()
+    init_weights(model)
     # A teacher has no use for statistics over devices, and mmengine looks after the student's.
     return revert_sync_batchnorm(model) if role == 'teacher' else model
 
 
-def _scope_of(plain: Config) -> str:
-    """The scope a model is to be built in: its own, before that of the running config."""
+def _scope_of(plain: Config, path: str) -> str:
+    """The scope a model is to be built in: its own or its package's, before that of the running config."""
     prefix, dot, _ = plain.model.type.partition('.') if isinstance(plain.model.type, str) else ('', '', '')
     if dot and prefix != 'mmdfad':  # whose own models come with the data and metrics of another scope
         return prefix
+    package, colons, _ = path.partition('::')
+    scope = plain.model.get('_scope_') or plain.get('default_scope') or (package if colons else None)
     current = DefaultScope.get_current_instance()
-    return plain.model.get('_scope_') or plain.get('default_scope') or (current.scope_name if current else 'mmengine')
+    return scope or (current.scope_name if current else 'mmengine')
 
 
 def _own_size(image_size: int | Sequence[int], role: str) -> tuple[int, int]:
@@ -219,8 +222,8 @@ def _load_weights(model: nn.Module, checkpoint: str, role: str, recipe: str | No
     try:
         # Through the model's own hooks, which know how to read old and foreign checkpoints.
         result = model.load_state_dict(state, strict=False)
-        lacking = [k for k in result.missing_keys if not k.endswith('num_batches_tracked')]
-        fits = not lacking and not result.unexpected_keys
+        lacking = {k for k in result.missing_keys if not k.endswith('num_batches_tracked')}
+        fits = not result.unexpected_keys and (not lacking or lacking <= remade_names(model))
     except RuntimeError:  # shapes
         fits = False
     if not fits:

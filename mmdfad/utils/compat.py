@@ -18,13 +18,18 @@ REQUIRED = {'mmengine': ('0.10.0', '1.0.0'), 'mmcv': ('2.0.0', '3.0.0')}
 OPTIONAL = {'mmpretrain': ('1.0.0', '2.0.0'), 'mmseg': ('1.0.0', '2.0.0')}
 
 # What some types of OpenMMLab need beside their own package: module, the line that installs it, types.
-OPS_LINE = 'MMCV_WITH_OPS=1 pip install --no-deps --force-reinstall --no-build-isolation --no-binary :all: onedl-mmcv'
+# Of mmcv's sources, as the wheel has no compiled ops; its setup.py asks for C++17, where current torch needs C++20.
+OPS_LINE = (
+    'pip download --no-deps --no-binary onedl-mmcv onedl-mmcv && tar xzf onedl_mmcv-*.tar.gz && '
+    "sed -i 's/c++17/c++20/' onedl_mmcv-*/setup.py && "
+    'pip install --no-deps --force-reinstall --no-cache-dir --no-build-isolation ./onedl_mmcv-*/'
+)
 OPS_TYPES = {'CCHead', 'DCN', 'DCNv2', 'MSDeformAttnPixelDecoder', 'PSAHead', 'PointHead', 'SideAdapterCLIPHead'}
 NEEDED_BY_TYPES = (
     ('mmcv._ext', OPS_LINE, OPS_TYPES),
     ('mmdet', 'pip install onedl-mmdetection', {'Mask2FormerHead', 'MaskFormerHead'}),
     ('timm', 'pip install timm', {'TIMMBackbone', 'TimmClassifier'}),
-    ('transformers', 'pip install transformers', {'HuggingFaceClassifier'}),
+    ('transformers', "pip install 'transformers<5'", {'HuggingFaceClassifier'}),
 )
 
 

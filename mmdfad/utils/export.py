@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS
 from torch import Tensor
 
 from .atomic import atomic_write
+from .config import custom_imports
 from .errors import DistillError
 
 _VISUALIZERS = dict(mmpretrain='UniversalVisualizer', mmseg='SegLocalVisualizer')
@@ -39,7 +40,7 @@ def student_config(run: Config, student: Config) -> Config:
         content['visualizer'] = dict(
             type=_VISUALIZERS[student.default_scope], name='visualizer', vis_backends=[dict(type='LocalVisBackend')]
         )
-    imports = {name for cfg in (run, student) for name in (cfg.get('custom_imports') or {}).get('imports', ())}
+    imports = {name for cfg in (run, student) for name in custom_imports(cfg)}
     # mmdfad itself is asked for only where a type of its own is part of the student or its data.
     imports = sorted(imports - {'mmdfad'} | ({'mmdfad'} if 'mmdfad.' in str(content) else set()))
     if imports:

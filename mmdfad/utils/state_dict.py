@@ -36,6 +36,11 @@ def explain_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
     )
 
 
+def remade_names(model: nn.Module) -> set[str]:
+    """What a model makes by itself and drops from every state dict that it loads, its own included, as SwinV2 does."""
+    return set(model.load_state_dict(model.state_dict(), strict=False).missing_keys)
+
+
 def select_weights(expected: Mapping[str, Tensor], larger: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights for a narrower model of the same family, out of those of a larger one.
 

@@ -342,6 +342,17 @@ def test_timm_models_keep_their_names_inside_the_distiller():
     torch.testing.assert_close(adapter(images).softmax(1), scores)
 
 
+def test_eva02_keeps_its_embeddings_at_another_image_size():
+    backbone = dict(type='ViTEVA02', arch=DEIT, img_size=32, patch_size=16, sub_ln=True, final_norm=False)
+    model = build_model(classifier(backbone, dict(type='LinearClsHead', num_classes=5, in_channels=16)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.randn(2, 3, 64, 48)
+    logits = as_logits(model).eval()(images)
+    assert_same_state(model.state_dict(), before)
+    model.eval()
+    assert torch.equal(logits, model(images, mode='tensor'))
+
+
 def test_an_adapter_of_ones_own():
     """For a head of one's own, by the name of its class or of a base of it."""
     from mmpretrain.registry import MODELS

@@ -3,12 +3,13 @@
 import json
 import os
 import signal
+import tempfile
 import time
 
 import pytest
 from test_cli import call
 
-from mmdfad.apis.zoo import Refused, fewer_layers, run_isolated
+from mmdfad.apis.zoo import ROLES, Refused, fewer_layers, play_round, run_isolated
 
 BACKBONE = "dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4)"
 HEADS = dict(
@@ -60,12 +61,44 @@ def test_sweep_and_resume(sweep, tmp_path):
     assert '32x32' in by_name['twin.py', 'student']['reason']
     assert 'gives no class logits' in by_name['headless.py', 'teacher']['reason']
     assert 'cannot be multiplied' in by_name['broken.py', 'student']['reason']
-    assert f'| {tmp_path.name} | 4 | 2 | 1 | 1 |' in table
-    assert content['versions'].keys() >= {'torch'}
-    assert all(f'{name} {version}' in table for name, version in content['versions'].items())
+    assert f'| {tmp_path.name} | 2 | 1 | 1 |' in table
+    assert 'headless.py`: ImageClassifier gives no class logits' in table
+    assert content['versions'].keys() >= {'torch', 'torchvision', 'python', 'compiled_ops'}
+    assert all(f'{name} {version}' in table for name, version in content['versions'].items() if name != 'compiled_ops')
+
+
+def test_report_of_two_environments(tmp_path):
+    def result(config, role, status, reason):
+        return dict(config=f'mmseg::{config}.py', role=role, status=status, reason=reason, seconds=360)
+
+    def write(name, ops, *results):
+        content = dict(versions=dict(torch='2.14.1', compiled_ops=ops), results=results)
+        (tmp_path / name).write_text(json.dumps(content))
+        return tmp_path / name
+
+    refused = [result(f'ccnet/{name}', 'teacher', 'refused', 'model.teacher: needs ops') for name in 'ab']
+    broken = [result('vit/c', role, 'failed', 'LeViTClsHead.switch_to_deploy() takes 1 argument') for role in ROLES]
+    passed = [result(f'ccnet/{name}', role, 'passed', '32x32') for name in 'ab' for role in ROLES]
+    large = result('vit/d', 'student', 'passed', 'full size took too much; reduced to 2 layers: 32x32')
+    files = [write('plain.json', 'no', *refused, *broken), write('ops.json', 'yes', *passed, large)]
+    call('analysis_tools/zoo_coverage.py', '--report', *files, '--table', tmp_path / 'zoo.md')
+    table = (tmp_path / 'zoo.md').read_text()
+    assert '| mmseg::ccnet | 0 | 2 | 0 | 2 | 0 | 0 |' in table
+    assert '| all | 0 | 2 | 1 | 3 | 0 | 0 |' in table
+    plain, ops = table.partition('## Without compiled ops')[2].split('## With compiled ops')
+    assert '- mmseg::ccnet (2): needs ops\n' in plain
+    assert '- `mmseg::vit/c.py`: a bug of mmpretrain' in plain
+    assert '0.5 hours' in ops
+    assert '- `mmseg::vit/d.py`: full size took too much; reduced to 2 layers' in ops
+
+
+def test_a_deep_student_survives_the_round():
+    """Its gradients are such that an unbounded step would make it NaN."""
+    assert play_round('mmpretrain::densenet/densenet169_4xb256_in1k.py', 'student') == '32x32'
 
 
 def misbehave(how: str) -> str:
+    tempfile.mkdtemp()
     if how == 'die':
         os.kill(os.getpid(), signal.SIGKILL)
     if how == 'hang':
@@ -77,7 +110,9 @@ def misbehave(how: str) -> str:
     return how
 
 
-def test_what_goes_wrong_in_a_process_stays_there():
+def test_what_goes_wrong_in_a_process_stays_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+
     def outcome(how, **limits):
         return next(run_isolated([(how,)], misbehave, workers=1, **limits))[:3]
 
@@ -85,6 +120,7 @@ def test_what_goes_wrong_in_a_process_stays_there():
     assert outcome('hang', seconds=0.5, memory=9) == (('hang',), 'failed', 'took more than 0.5 s')
     assert outcome('fill', seconds=300, memory=3) == (('fill',), 'memory', 'took more than 3 GiB of memory')
     assert outcome('end', seconds=300, memory=9) == (('end',), 'passed', 'end')
+    assert not list(tmp_path.iterdir())
 
 
 def test_layers_are_left_out_of_models_that_are_too_large():

@@ -9,11 +9,13 @@ import copy
 import json
 import random
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
+from platform import python_version
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -22,14 +24,49 @@ from mmdfad.apis.zoo import ROLES, Refused, fewer_layers, play_round, run_isolat
 from mmdfad.models.players import plain_config
 from mmdfad.utils import DistillError, readable_errors
 from mmdfad.utils.atomic import atomic_write
-from mmdfad.utils.compat import OPTIONAL, REQUIRED
+from mmdfad.utils.compat import NEEDED_BY_TYPES, OPTIONAL, REQUIRED, is_importable
 
 STATUSES = ('passed', 'refused', 'failed')
 # Settings without a part in distillation: two configs that differ in nothing else share a run.
 IRRELEVANT = {
-    *('train_cfg', 'test_cfg', 'init_cfg', 'pretrained', 'num_classes', 'topk', 'cal_acc', 'size', 'size_divisor'),
+    *('test_cfg', 'init_cfg', 'pretrained', 'num_classes', 'topk', 'cal_acc', 'size', 'size_divisor'),
     *('loss', 'loss_decode', 'sampler', 'batch_augments', 'pad_val', 'seg_pad_val', 'ignore_index'),
 }
+REDUCED = 'reduced to'
+OPS = 'compiled_ops'
+# Part of an error: the bug of another package that it comes from, and where that is.
+FOREIGN_BUGS = {
+    'LeViTClsHead.switch_to_deploy() takes 1': 'a bug of mmpretrain 1.3.6: mmpretrain/models/heads/levit_head.py:62 '
+    'passes `self` twice, so that no LeViT head can be built with `deploy=True`',
+    'is not in the mmpretrain::batch augment registry': 'a bug of mmpretrain 1.3.6: '
+    'configs/_base_/models/resnet50_cutmix.py:18 names BatchCutMix, which is called CutMix since 1.0',
+    "KeyError: 'test_pipeline'": 'a bug of mmpretrain 1.3.6: '
+    'configs/swin_transformer_v2/swinv2-{base,large}-w12_8xb128_in21k-192px.py:18 change a `test_pipeline` that their '
+    'bases lack',
+    'file type in the inheritance chain': 'a bug of mmpretrain 1.3.6: configs/_base_/models/replknet-31B_in1k.py:1 '
+    'imports from mmpretrain, which makes it a config of another kind than those it is a base of; mmengine refuses the '
+    'mixture',
+}
+INTRODUCTION = """# The zoo
+
+Written by `tools/analysis_tools/zoo_coverage.py`. Each image classifier of mmpretrain and each segmentor of mmseg plays
+a full round, an imitation step and a generation step with their optimizers, as teacher of a small student and as
+student of a small teacher. It is built from its own config at full width and depth, with random weights, and plays at
+the smallest image size that it takes. A round passes if losses are finite, student and generator get gradients, the
+teacher stays as it is, and the exported student loads strictly and gives the same logits. A config passes if both
+rounds do; those that differ only in data, losses or schedule share a run. To repeat it, with 24 GiB of memory:
+
+```bash
+python tools/analysis_tools/zoo_coverage.py --jobs 2 --memory 11 --json work_dirs/plain.json
+make setup-ops  # compiled ops of mmcv, mmdet, timm, transformers
+python tools/analysis_tools/zoo_coverage.py --jobs 2 --memory 11 --json work_dirs/ops.json
+python tools/analysis_tools/zoo_coverage.py --report work_dirs/plain.json work_dirs/ops.json \\
+    --table docs/zoo_coverage.md
+```
+
+A round may take half an hour and 11 GiB. SAN takes the longest: it encodes 14 sentences about each class.
+
+## By family"""
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,10 +76,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--sample', type=int, help='only as many, drawn by --seed')
     parser.add_argument('--seed', type=int, default=0, help='seed of --sample')
     parser.add_argument('--jobs', type=int, default=1, help='processes at a time')
-    parser.add_argument('--seconds', type=float, default=600, help='time limit of a round')
+    parser.add_argument('--seconds', type=float, default=1800, help='time limit of a round')
     parser.add_argument('--memory', type=float, default=12, help='memory limit of a round, in GiB')
     parser.add_argument('--json', type=Path, default=Path('work_dirs/zoo_coverage.json'), help='results, old and new')
     parser.add_argument('--table', type=Path, help='markdown to write, as docs/zoo_coverage.md')
+    parser.add_argument(
+        '--report', type=Path, nargs='+', metavar='JSON', help='run nothing, and write --table of these results'
+    )
     return parser.parse_args()
 
 
@@ -130,7 +170,7 @@ def sweep(groups: dict[str, list[str]], args: argparse.Namespace, results: dict[
             continue
         for _, status, reason, seconds in run_isolated([(name, role, options)], play_round, **limits):
             status = 'failed' if status == 'memory' else status
-            reason = f'full size {excess}; reduced to {options}: {reason}'
+            reason = f'full size {excess}; {REDUCED} {options}: {reason}'
             record(results, groups[name], (name, role, status, reason, seconds), args.json)
     write_json(results, args.json)
 
@@ -175,47 +215,77 @@ def read_json(file: Path) -> dict[tuple, dict]:
     content = json.loads(file.read_text())
     if content['versions'] != versions():
         raise DistillError(f'{file} has results of other packages: {content["versions"]}. Name another with --json')
+    return by_key(content)
+
+
+def by_key(content: dict) -> dict[tuple, dict]:
     return {(result['config'], result['role']): result for result in content['results']}
 
 
 def versions() -> dict[str, str]:
-    """The versions of all that a result depends on."""
+    """The versions of all that a result depends on, as far as it is installed."""
     distributions = packages_distributions()
-    names = [distributions[package][0] for package in ('torch', *REQUIRED, *OPTIONAL) if package in distributions]
-    return {name: version(name) for name in names}
+    modules = {'torch', 'torchvision', *REQUIRED, *OPTIONAL, *(module for module, _, _ in NEEDED_BY_TYPES)}
+    found = {name: version(name) for module in sorted(modules) for name in distributions.get(module, ())[:1]}
+    return dict(found, python=python_version(), **{OPS: 'yes' if is_importable('mmcv._ext') else 'no'})
 
 
-def table(results: dict[tuple, dict]) -> str:
-    """The results in markdown: a table by family, and a list of all that did not simply pass."""
-    statuses = status_of(results)
-    families: dict[str, list[str]] = {}
-    for name, status in statuses.items():
-        families.setdefault(family_of(name), []).append(status)
-    lines = [
-        '# The zoo',
-        '',
-        'Written by `tools/analysis_tools/zoo_coverage.py`: a full round with each model as teacher of a small student',
-        'and as student of a small teacher, at full width and depth and the smallest image size that it takes. With',
-        ', '.join(f'{package} {number}' for package, number in versions().items()) + '.',
-        '',
-        '| family | configs | passed | refused | failed |',
-        '|---|---:|---:|---:|---:|',
-    ]
-    for family, found in [*sorted(families.items()), ('all', list(statuses.values()))]:
-        lines.append(f'| {family} | {len(found)} | {" | ".join(str(found.count(s)) for s in STATUSES)} |')
-    for title, wanted in (
-        ('Refused', lambda r: r['status'] == 'refused'),
-        ('Failed', lambda r: r['status'] == 'failed'),
-        ('Passed with fewer layers, for their memory', lambda r: r['status'] == 'passed' and 'reduced' in r['reason']),
-    ):
-        rows = [f'- `{r["config"]}` as {r["role"]}: {r["reason"]}' for r in results.values() if wanted(r)]
-        lines += ['', f'## {title}', '', *(sorted(rows) or ['None.'])]
+def report(runs: list[dict]) -> str:
+    """The results of one or several environments in markdown: a table by family, and all that did not simply pass."""
+    lines = [INTRODUCTION, '', *families_table(runs)]
+    for run in runs:
+        hours = sum(result['seconds'] for result in run['results']) / 3600
+        versions_line = ', '.join(f'{name} {number}' for name, number in run['versions'].items() if name != OPS)
+        lines += ['', f'## {title_of(run)}', '', f'{versions_line}. {hours:.1f} hours of rounds, one after the other.']
+        for heading, wanted in (
+            ('Refused', lambda r: r['status'] == 'refused'),
+            ('Failed', lambda r: r['status'] == 'failed'),
+            ('Passed with fewer layers', lambda r: r['status'] == 'passed' and REDUCED in r['reason']),
+        ):
+            lines += ['', f'### {heading}', '', *(by_reason(filter(wanted, run['results'])) or ['None.'])]
     return '\n'.join(lines) + '\n'
+
+
+def title_of(run: dict) -> str:
+    return 'With compiled ops' if run['versions'][OPS] == 'yes' else 'Without compiled ops'
+
+
+def families_table(runs: list[dict]) -> list[str]:
+    """How many configs of each family came out how, a column for each status of each run."""
+    rows: dict[str, list[list[str]]] = {}
+    for number, run in enumerate(runs):
+        for name, status in status_of(by_key(run)).items():
+            for row in (family_of(name), 'all'):
+                rows.setdefault(row, [[] for _ in runs])[number].append(status)
+    columns = [f'{title_of(run)}: {STATUSES[0]} | {" | ".join(STATUSES[1:])}' for run in runs]
+    lines = [f'| family | {" | ".join(columns)} |', f'|---|{"---:|" * len(STATUSES) * len(runs)}']
+    for family in [*sorted(rows.keys() - {'all'}), 'all']:
+        counts = [str(found.count(status)) if found else '' for found in rows[family] for status in STATUSES]
+        lines.append(f'| {family} | {" | ".join(counts)} |')
+    return lines
+
+
+def by_reason(results: Iterable[dict]) -> list[str]:
+    """A line for each reason, with the configs that it holds for, by family."""
+    configs: dict[str, set[str]] = {}
+    for result in results:
+        reason = result['reason'].partition(' (run of ')[0].replace(f' {result["config"]}', '')
+        reason = next((bug for text, bug in FOREIGN_BUGS.items() if text in reason), reason)
+        configs.setdefault(reason.removeprefix('model.teacher: '), set()).add(result['config'])
+    lines = []
+    for reason, names in sorted(configs.items()):
+        families = Counter(map(family_of, names))
+        where = ', '.join(f'{family} ({count})' for family, count in sorted(families.items()))
+        lines.append(f'- {where if len(names) > 1 else f"`{min(names)}`"}: {reason}')
+    return lines
 
 
 def main() -> None:
     args = parse_args()
     with readable_errors():
+        if args.report:
+            atomic_write(args.table, report([json.loads(file.read_text()) for file in args.report]).encode())
+            return
         results = read_json(args.json)
         MMLogger.get_instance('zoo', log_level='ERROR')
         groups = choose(args)
@@ -225,7 +295,7 @@ def main() -> None:
         sweep(groups, args, results)
         # What was asked for now, beside what the file has of earlier runs.
         if args.table:
-            atomic_write(args.table, table(results).encode())
+            atomic_write(args.table, report([json.loads(args.json.read_text())]).encode())
         chosen = {name for members in groups.values() for name in members}
         statuses = [status for name, status in status_of(results).items() if name in chosen]
     print(', '.join(f'{statuses.count(status)} {status}' for status in STATUSES))

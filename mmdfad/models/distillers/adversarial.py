@@ -37,8 +37,9 @@ class AdversarialDistiller(BaseModel):
     is no part of the module tree: it is never in train mode, in a state dict, an optimizer or a model wrapper.
 
     Args:
-        teacher (dict): The model to compress, see :func:`~mmdfad.models.players.build_player`. Needs ``checkpoint``.
-        student (dict): The smaller model, likewise. Its ``checkpoint`` is optional.
+        teacher (dict | Player): The model to compress, see :func:`~mmdfad.models.players.build_player`. Needs
+            ``checkpoint``.
+        student (dict | Player): The smaller model, likewise. Its ``checkpoint`` is optional.
         generator (dict): A generator, such as ``dict(type='DCGANGenerator', ...)``.
         imitation_loss (dict): The discrepancy that the student minimises. Defaults to L1 of logits.
         generation_loss (dict): The discrepancy that the generator maximises. Defaults to L1 of logits.
@@ -77,8 +78,8 @@ class AdversarialDistiller(BaseModel):
 
     def __init__(
         self,
-        teacher: dict,
-        student: dict,
+        teacher: dict | Player,
+        student: dict | Player,
         generator: dict,
         imitation_loss: dict | None = None,
         generation_loss: dict | None = None,
@@ -103,7 +104,8 @@ class AdversarialDistiller(BaseModel):
             raise DistillError(
                 f"model.inference_dtype must be 'bfloat16', 'float16' or None, but found {inference_dtype!r}"
             )
-        if teacher.get('checkpoint') is None and not allow_random_teacher:
+        checkpoint = teacher.checkpoint if isinstance(teacher, Player) else teacher.get('checkpoint')
+        if checkpoint is None and not allow_random_teacher:
             raise DistillError(
                 'the teacher has no weights: set model.teacher.checkpoint to the path or URL of a trained checkpoint '
                 '(or model.allow_random_teacher=True, to try things out)'

@@ -1,7 +1,7 @@
 """Any trained model as plain class logits."""
 
 from .base import LogitModel, NoLogits, reason_against
-from .build import as_logits, detach_auxiliary_heads
+from .build import as_logits, detach_auxiliary_heads, init_weights
 from .classifiers import ClassifierLogits
 from .segmentors import SegmentorLogits
 
@@ -12,5 +12,6 @@ __all__ = [
     'SegmentorLogits',
     'as_logits',
     'detach_auxiliary_heads',
+    'init_weights',
     'reason_against',
 ]

@@ -48,6 +48,12 @@ class LogitModel(nn.Module):
         for part in self._parts(self.idle):
             part.requires_grad_(False)
 
+    @staticmethod
+    def initialise(model: nn.Module) -> None:
+        """Initialise the weights of a model of this kind, before it is wrapped."""
+        if hasattr(model, 'init_weights'):
+            model.init_weights()
+
     def raw_logits(self, images: Tensor) -> Tensor:
         """The model's class logits, before softmax."""
         raise NotImplementedError

@@ -50,19 +50,33 @@ def as_logits(model: nn.Module) -> LogitModel:
     Raises:
         DistillError: If the model has no class logits.
     """
+    adapter = _adapter_for(model)
+    if adapter is None:
+        raise refusal(
+            model,
+            'expected an image classifier with a classification head, or a segmentor with encode_decode. If it has '
+            'logits all the same, register an adapter of its class in mmdfad.registry.LOGIT_ADAPTERS',
+        )
+    return adapter(model)
+
+
+def init_weights(model: nn.Module) -> None:
+    """Initialise a model, as its adapter knows to.
+
+    Args:
+        model (nn.Module): Any model; changed in place.
+    """
+    (_adapter_for(model) or LogitModel).initialise(model)
+
+
+def _adapter_for(model: nn.Module) -> type[LogitModel] | None:
     for part in (model, head_of(model), getattr(model, 'backbone', None)):
         adapter = adapter_of(part)
         if adapter is not None:
-            return adapter(model)
+            return adapter
     if hasattr(model, 'encode_decode'):
-        return SegmentorLogits(model)
-    if hasattr(model, 'head'):
-        return ClassifierLogits(model)
-    raise refusal(
-        model,
-        'expected an image classifier with a classification head, or a segmentor with encode_decode. If it has logits '
-        'all the same, register an adapter of its class in mmdfad.registry.LOGIT_ADAPTERS',
-    )
+        return SegmentorLogits
+    return ClassifierLogits if hasattr(model, 'head') else None
 
 
 def detach_auxiliary_heads(model: nn.Module) -> nn.Module | None:

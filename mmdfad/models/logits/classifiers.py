@@ -109,3 +109,17 @@ class LeNetLogits(ClassifierLogits):
     def raw_logits(self, images: Tensor) -> Tensor:
         """Logits [N, K]."""
         return super().raw_logits(images).reshape(len(images), -1)
+
+
+@LOGIT_ADAPTERS.register_module(name='ViTEVA02')
+class RotaryLogits(ClassifierLogits):
+    """EVA-02 with its own rotary embeddings in its state dict, where it would leave those of the last image size."""
+
+    def raw_logits(self, images: Tensor) -> Tensor:
+        """Logits [N, K]."""
+        rope = self.model.backbone.rope
+        own = rope.patch_resolution, rope.freqs_cos, rope.freqs_sin
+        try:
+            return super().raw_logits(images)
+        finally:
+            rope.patch_resolution, rope.freqs_cos, rope.freqs_sin = own

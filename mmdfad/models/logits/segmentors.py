@@ -1,5 +1,7 @@
 """Adapters of mmseg's segmentors."""
 
+from unittest.mock import patch
+
 import torch
 from torch import Tensor, nn
 
@@ -85,7 +87,7 @@ class HamburgerLogits(SegmentorLogits):
             ham.rand_init = self.random
 
 
-@LOGIT_ADAPTERS.register_module(name=['Mask2FormerHead', 'MaskFormerHead', 'SideAdapterCLIPHead'])
+@LOGIT_ADAPTERS.register_module(name=['Mask2FormerHead', 'MaskFormerHead'])
 class MaskLogits(SegmentorLogits):
     """Heads that classify masks: the logarithm of each pixel's class scores.
 
@@ -107,6 +109,17 @@ class MaskLogits(SegmentorLogits):
     def raw_logits(self, images: Tensor) -> Tensor:
         """Logits [N, K, H, W]."""
         return (super().raw_logits(images).float() + 1e-6).log()
+
+
+@LOGIT_ADAPTERS.register_module(name='SideAdapterCLIPHead')
+class SideAdapterLogits(MaskLogits):
+    """SAN, a part of which mmseg initialises from a pretrained CLIP or, without one, not at all: it raises."""
+
+    @staticmethod
+    def initialise(model: nn.Module) -> None:
+        """Initialise all but that part."""
+        with patch.object(head_of(model).rec_with_attnbias, 'init_weights', lambda _: None):
+            model.init_weights()
 
 
 @LOGIT_ADAPTERS.register_module(name='PointHead')
