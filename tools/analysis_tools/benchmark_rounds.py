@@ -13,10 +13,8 @@ Times are medians of the repeats, whose order changes. Peak memory is that of pr
 import argparse
 import json
 import multiprocessing
-import os
 import platform
 import random
-import resource
 import statistics
 import sys
 import tempfile
@@ -382,18 +380,20 @@ def _send_peak_memory(pair: str, way: str, seed: int, sender: object) -> None:
     cfg = make_config(pair)
     if way == 'naive':
         set_amp(cfg, 'float32')
-    before = _resident()
+    before = _resident('VmRSS')
     play = naive_round(cfg, seed) if way == 'naive' else mmdfad_round(make_runner(cfg, seed))
     for _ in range(3):
         play()
     if torch.cuda.is_available():
         sender.send(torch.cuda.max_memory_allocated())
     else:
-        sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+        sender.send(_resident('VmHWM') - before)
 
 
-def _resident() -> int:
-    return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+def _resident(key: str) -> int:
+    """Bytes of resident memory: now (``VmRSS``), or at most (``VmHWM``; getrusage's has the parent's in it)."""
+    line = next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024
 
 
 def scaling(pair: str, seed: int, repeats: int) -> dict[str, dict[str, float]]:
