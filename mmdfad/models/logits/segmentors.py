@@ -1,7 +1,5 @@
 """Adapters of mmseg's segmentors."""
 
-from unittest.mock import patch
-
 import torch
 from torch import Tensor, nn
 
@@ -118,8 +116,12 @@ class SideAdapterLogits(MaskLogits):
     @staticmethod
     def initialise(model: nn.Module) -> None:
         """Initialise all but that part."""
-        with patch.object(head_of(model).rec_with_attnbias, 'init_weights', lambda _: None):
+        part = head_of(model).rec_with_attnbias
+        part.init_weights = lambda: None
+        try:
             model.init_weights()
+        finally:
+            del part.init_weights
 
 
 @LOGIT_ADAPTERS.register_module(name='PointHead')
