@@ -64,7 +64,8 @@ python tools/analysis_tools/zoo_coverage.py --report work_dirs/plain.json work_d
     --table docs/zoo_coverage.md
 ```
 
-A round may take half an hour and 11 GiB. SAN takes the longest: it encodes 14 sentences about each class.
+A round may take half an hour and 11 GiB. SAN takes the longest: it encodes 14 sentences about each class. Families that
+a run has not come to are missing below, or their cells are empty.
 
 ## By family"""
 
@@ -95,7 +96,7 @@ def list_configs(args: argparse.Namespace) -> Iterator[str]:
         if find_spec(package) is None:
             continue
         folder = Path(find_spec(package).origin).parent / '.mim/configs'
-        for path in sorted(folder.glob('[!_]*/**/*.py')):
+        for path in sorted(folder.glob('[!_]*/**/[!_]*.py')):
             name = f'{package}::{path.relative_to(folder)}'
             if not args.family or {family_of(name), family_of(name).partition('::')[2]} & set(args.family):
                 yield name
