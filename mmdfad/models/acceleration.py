@@ -104,18 +104,25 @@ def _convolutions_before_norms(model: nn.Module, images: Tensor) -> dict[nn.Modu
     return {n: c for n, c in pairs.items() if calls[n] == calls[c] == followers[c] == 1}
 
 
-def to_channels_last(model: nn.Module) -> nn.Module:
-    """Let a model compute with channels last, which convolutions of most widths are faster in.
-
-    Models with strided 1x1 convolutions of few channels are left alone: their backward pass in this layout and fp32
-    corrupts memory in torch 2.14 on CPUs.
+def to_channels_last(model: nn.Module) -> None:
+    """Let a model compute with channels last, which convolutions of most widths are faster in, if it suits.
 
     Args:
         model (nn.Module): The model; changed in place.
     """
-    if not any(isinstance(m, nn.Conv2d) and _is_narrow_shortcut(m) for m in model.modules()):
+    if suits_channels_last(model):
         model.to(memory_format=torch.channels_last)
-    return model
+
+
+def suits_channels_last(model: nn.Module) -> bool:
+    """Whether a model has no strided 1x1 convolutions of few channels.
+
+    Their backward pass in this layout and fp32 corrupts memory in torch 2.14 on CPUs.
+
+    Args:
+        model (nn.Module): The model.
+    """
+    return not any(isinstance(m, nn.Conv2d) and _is_narrow_shortcut(m) for m in model.modules())
 
 
 def _is_narrow_shortcut(module: nn.Conv2d) -> bool:

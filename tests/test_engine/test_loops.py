@@ -174,7 +174,7 @@ def test_resumed_run_is_bitwise_the_same(tiny_cfg, tmp_path, extras):
         tiny_cfg.optim_wrapper.amp_dtype = 'bfloat16'
         tiny_cfg.model.update(
             replay=dict(type='ReplayPool', capacity=6, batch_size=3, push=2),
-            augment=[dict(type='RandomFlipCrop', shift=2)],
+            augment=dict(type='RandomFlipCrop', shift=2),
             generation_priors=[dict(type='BNStatisticsPrior', weight=0.1), dict(type='OneHotPrior', weight=0.5)],
         )
     whole = run(tiny_cfg, work_dir=str(tmp_path / 'whole'))
@@ -310,7 +310,7 @@ def test_real_images_in_place_of_the_generator(tiny_cfg, tmp_path):
     tiny_cfg.train_cfg.generation_steps = 0
     whole = build_runner(tiny_cfg, work_dir=str(tmp_path / 'whole'))
     seen = []
-    whole.model.teacher.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    whole.model.folded_teacher.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     whole.train()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([120.0, 110.0, 100.0], [60.0, 55.0, 50.0]))
     images = sorted(float(x.mean()) for x in seen[0] * std + mean)

@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmdfad.models.acceleration import checkpoint_activations, fold_norms, to_channels_last
+from mmdfad.models.acceleration import checkpoint_activations, fold_norms, suits_channels_last, to_channels_last
 from mmdfad.models.logits import as_logits
 from mmdfad.models.players import build_model, plain_config
 from mmdfad.utils import DistillError
@@ -139,10 +139,27 @@ def test_folded_teacher_is_used_but_where_a_prior_looks_into_it(tiny_cfg):
 
 
 def test_channels_last_unless_it_would_crash():
-    wide = to_channels_last(nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 1, stride=2)))
-    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in wide)
-    narrow = to_channels_last(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 1, stride=2)))
-    assert narrow[0].weight.is_contiguous()
+    for width, suits in ((16, True), (8, False)):
+        model = nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, 2 * width, 1, stride=2))
+        to_channels_last(model)
+        assert suits_channels_last(model) == suits
+        assert all(m.weight.is_contiguous(memory_format=torch.channels_last) == suits for m in model[:1])
+
+
+def test_student_computes_in_it_only_where_it_learns(tiny_cfg):
+    """In eval mode its logits are those of the exported student to the last bit."""
+    tiny_cfg.model.student.backbone.update(base_channels=16, stem_channels=16)
+    tiny_cfg.model.student.head.in_channels = 128
+    distiller = build_runner(tiny_cfg).model
+    layouts = []
+    distiller.student.model.backbone.layer1.register_forward_hook(
+        lambda module, inputs, output: layouts.append(output.is_contiguous(memory_format=torch.channels_last))
+    )
+    for training in (True, False):
+        distiller.train(training)
+        distiller.student_logits(torch.randn(4, 3, 16, 16))
+    assert layouts == [True, False]
+    assert all(p.is_contiguous() for p in distiller.student.parameters())
 
 
 @pytest.mark.parametrize('channels', [1, 3])

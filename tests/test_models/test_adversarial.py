@@ -146,8 +146,10 @@ def test_generation_step_moves_the_generator_only(build):
 def test_teacher_and_generator_may_infer_in_another_type_than_the_student_trains_in(build):
     distiller, optim = build(model__inference_dtype='bfloat16')
     seen = {}
-    for name, part in dict(teacher=distiller.teacher.model.backbone, student=distiller.student.model.backbone).items():
-        part.conv1.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output.dtype}))
+    for name, part in dict(teacher=distiller.folded_teacher, student=distiller.student).items():
+        part.model.backbone.conv1.register_forward_hook(
+            lambda module, inputs, output, name=name: seen.update({name: output.dtype})
+        )
     distiller.imitation_step(torch.randn(8, 16), optim['student'])
     assert seen == dict(teacher=torch.bfloat16, student=torch.float32)
     distiller.generation_step(torch.randn(8, 16), optim['generator'])

@@ -118,7 +118,7 @@ def test_teacher_split_over_two_ranks_teaches_the_same(tiny_cfg, tmp_path):
     hooks, states = tiny_cfg.custom_hooks, {}
     for shard in (False, True):
         tiny_cfg.work_dir = str(tmp_path / str(shard))
-        tiny_cfg.model.shard_teacher = shard
+        tiny_cfg.model.update(shard_teacher=shard, fold_teacher=False)  # what is split is not folded
         tiny_cfg.custom_hooks = [*hooks, dict(type='mmdfad.TeacherShare', whole=not shard)]
         tiny_cfg.custom_imports.imports.append('test_distributed')
         states[shard] = train(tiny_cfg, 2)[0]['model']

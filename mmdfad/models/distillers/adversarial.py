@@ -12,7 +12,12 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmdfad.models.acceleration import checkpoint_activations, fold_norms, to_channels_last
+from mmdfad.models.acceleration import (
+    checkpoint_activations,
+    fold_norms,
+    suits_channels_last,
+    to_channels_last,
+)
 from mmdfad.models.logits import LogitModel, as_logits, detach_auxiliary_heads
 from mmdfad.models.pixels import PixelMap, PixelSpace, resize_images
 from mmdfad.models.players import Player, build_player
@@ -61,8 +66,9 @@ class AdversarialDistiller(BaseModel):
             imitation steps, where no gradient passes through them. Defaults to that of the student's optimizer wrapper.
         fold_teacher (bool): Give the teacher's logits by a copy with folded batch norms
             (:func:`~mmdfad.models.acceleration.fold_norms`); by itself where a prior looks into it. Defaults to True.
-        channels_last (bool): Keep convolutions in the layout that is the faster one on CPUs and tensor cores
-            (:func:`~mmdfad.models.acceleration.to_channels_last`). Defaults to True.
+        channels_last (bool): Compute convolutions in the layout that is the faster one on CPUs and tensor cores
+            (:func:`~mmdfad.models.acceleration.to_channels_last`): those of generator and teacher always, those of the
+            student in train mode. Defaults to True.
         compiled (dict[str, dict], optional): Which of ``'teacher'``, ``'student'`` and ``'generator'`` go through
             ``torch.compile``, each with its arguments, as in ``dict(student=dict(mode='max-autotune'))``.
         checkpointed (dict[str, Sequence[str]], optional): Parts of ``'teacher'`` and ``'student'`` that compute their
@@ -202,7 +208,10 @@ class AdversarialDistiller(BaseModel):
         Returns:
             Tensor: Logits [N, K] or [N, K, H, W], as the teacher's, also where the student works at another size.
         """
-        logits = self.student(self.to_student_pixels(images))
+        inputs = self.to_student_pixels(images)
+        if self.student.training:  # in eval mode it computes as the exported student will
+            inputs = inputs.contiguous(memory_format=self.student_layout)
+        logits = self.student(inputs)
         return logits if logits.ndim == 2 else resize_images(logits, images.shape[2:])
 
     def imitation_step(self, batch: Tensor | dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
@@ -297,7 +306,7 @@ class AdversarialDistiller(BaseModel):
             dict[str, Tensor]: With the auxiliary heads that distillation does without, as they were built or loaded.
         """
         prefix = 'student.model.'
-        state = {k.removeprefix(prefix): v.contiguous() for k, v in state_dict.items() if k.startswith(prefix)}
+        state = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
         heads = self._outside.student_auxiliary
         if heads is not None:
             state.update({f'auxiliary_head.{k}': v for k, v in heads.state_dict().items()})
@@ -396,8 +405,10 @@ class AdversarialDistiller(BaseModel):
         """Make the players faster and smaller, as the options of this name say."""
         teachers = [self.teacher] if self.folded_teacher is self.teacher else [self.teacher, self.folded_teacher]
         players = dict(teacher=teachers, student=[self.student], generator=[self.generator])
+        self.student_layout = torch.contiguous_format
         if channels_last:
-            for player in (*players['student'], *players['generator'], *([] if self.shard_teacher else teachers)):
+            self.student_layout = torch.channels_last if suits_channels_last(self.student) else self.student_layout
+            for player in (*players['generator'], *([] if self.shard_teacher else teachers)):
                 to_channels_last(player)
         for name, parts in checkpointed.items():
             _require_player(name, ('teacher', 'student'), 'checkpointed')
