@@ -241,8 +241,9 @@ def test_scope_is_that_of_the_package_where_a_config_names_none():
 
 
 def test_a_config_of_a_package_is_read_without_the_metafiles_of_all(monkeypatch):
-    monkeypatch.setattr('mmengine.config.utils._get_cfg_metainfo', pytest.fail)
+    # In this order: the hub takes the function from the other module as it is imported.
     monkeypatch.setattr('mmengine.hub.hub._get_cfg_metainfo', pytest.fail)
+    monkeypatch.setattr('mmengine.config.utils._get_cfg_metainfo', pytest.fail)
     assert plain_config(dict(cfg_path='mmpretrain::lenet/lenet5_mnist.py'), 'teacher').model.backbone.num_classes == 10
 
 
