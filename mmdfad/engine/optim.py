@@ -8,11 +8,13 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from torch import nn
 
-from mmdfad.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from mmdfad.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import unwrap
 
 PLAYERS = ('student', 'generator')
+# Of torch, with an implementation that goes through the weights once. On GPUs torch chooses a fast one by itself.
+FUSED_ON_CPU = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -32,6 +34,8 @@ class PlayerOptimWrapperConstructor:
     ``'float16'`` (with dynamic loss scaling, on accelerators), or ``'auto'`` for the fastest that the device computes
     in hardware (:func:`fastest_dtype`). Given for both, or for a player alone in its own part. Without it, a player's
     ``type`` decides, as in mmengine.
+
+    SGD, Adam and AdamW are ``fused`` on CPUs, unless their config says which implementation to take.
 
     Args:
         optim_wrapper_cfg (dict): ``student`` and ``generator``, an optimizer wrapper config each, and ``amp_dtype``.
@@ -58,22 +62,31 @@ class PlayerOptimWrapperConstructor:
         parts = dict(student=distiller.student_player.model, generator=distiller.generator)
         return OptimWrapperDict(
             **{
-                player: build_optim_wrapper(part, _with_type(self.cfgs[player], player, distiller.device))
+                player: build_optim_wrapper(part, _complete(self.cfgs[player], player, distiller.device))
                 for player, part in parts.items()
                 if any(True for _ in part.parameters())
             }
         )
 
 
-def _with_type(cfg: dict, player: str, device: torch.device) -> dict:
-    """A player's optimizer wrapper config with the type that its ``amp_dtype`` asks for."""
+def _complete(cfg: dict, player: str, device: torch.device) -> dict:
+    """A player's optimizer wrapper config with the type that its ``amp_dtype`` asks for, and a fast optimizer."""
     cfg = dict(cfg)
     dtype = cfg.pop('amp_dtype')
+    if 'optimizer' in cfg:
+        cfg['optimizer'] = _fused(cfg['optimizer'], device)
     if dtype is None:
         return cfg
     if 'type' in cfg:
         raise DistillError(f'give either optim_wrapper.{player}.type={cfg["type"]!r} or amp_dtype={dtype!r}, not both')
     return {**cfg, **amp_settings(dtype, device)}
+
+
+def _fused(optimizer: dict, device: torch.device) -> dict:
+    kind = optimizer.get('type')
+    kind = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
+    fused = device.type == 'cpu' and kind in FUSED_ON_CPU and 'foreach' not in optimizer
+    return {'fused': True, **optimizer} if fused else optimizer
 
 
 def amp_settings(dtype: str, device: torch.device) -> dict:

@@ -5,10 +5,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from types import MethodType
 
 import torch
+from mmcv.cnn.bricks import wrappers
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
@@ -17,6 +20,8 @@ from mmdfad.utils import DistillError
 
 # Of the largest logit. Deep networks in fp32 keep some 1e-6; a wrong fold is off by whole logits.
 FOLD_TOLERANCE = 1e-3
+# Those that do nothing with their weights but what autocast would cast them for.
+_CASTABLE = (nn.Conv2d, nn.Linear, wrappers.Conv2d, wrappers.Linear)
 
 
 def fold_norms(model: nn.Module, images: Tensor) -> nn.Module:
@@ -104,30 +109,107 @@ def _convolutions_before_norms(model: nn.Module, images: Tensor) -> dict[nn.Modu
     return {n: c for n, c in pairs.items() if calls[n] == calls[c] == followers[c] == 1}
 
 
-def to_channels_last(model: nn.Module) -> None:
+def to_channels_last(model: nn.Module, inputs: Tensor) -> None:
     """Let a model compute with channels last, which convolutions of most widths are faster in, if it suits.
 
     Args:
-        model (nn.Module): The model; changed in place.
+        model (nn.Module): The model, in eval mode; changed in place.
+        inputs (Tensor): Images [N, C, H, W], or noise, to try it on.
     """
-    if suits_channels_last(model):
-        model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
+    if not suits_channels_last(model, inputs):
+        model.to(memory_format=torch.contiguous_format)
 
 
-def suits_channels_last(model: nn.Module) -> bool:
-    """Whether a model has no strided 1x1 convolutions of few channels.
+def suits_channels_last(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether a model can compute with channels last.
 
-    Their backward pass in this layout and fp32 corrupts memory in torch 2.14 on CPUs.
+    One with strided 1x1 convolutions of few channels cannot: their backward pass in this layout and fp32 corrupts
+    memory in torch 2.14 on CPUs. Nor can one that makes views of features for which there are none then, as DMNet does.
 
     Args:
-        model (nn.Module): The model.
+        model (nn.Module): The model, in eval mode.
+        inputs (Tensor): Images [N, C, H, W], or noise, to try it on.
     """
-    return not any(isinstance(m, nn.Conv2d) and _is_narrow_shortcut(m) for m in model.modules())
+    if any(isinstance(m, nn.Conv2d) and _is_narrow_shortcut(m) for m in model.modules()):
+        return False
+    if inputs.ndim == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            model(inputs)
+    except RuntimeError as error:
+        print_log(f'{type(model).__name__} does not compute with channels last: {error}', 'current')
+        return False
+    return True
 
 
 def _is_narrow_shortcut(module: nn.Conv2d) -> bool:
     narrow = min(module.in_channels, module.out_channels) < 16
     return narrow and module.kernel_size == (1, 1) and max(module.stride) > 1
+
+
+def trim_dilations(model: nn.Module, only_in_training: bool = False) -> None:
+    """Let dilated convolutions leave out the taps that see nothing but padding.
+
+    On images smaller than a model was made for, the outer taps of its widest dilations reach beyond every edge: in
+    DeepLab's pyramid at 128x128, those of dilations 24 and 36. Eight ninths of such a convolution are products with
+    zeros; without them it gives the same but for rounding.
+
+    Args:
+        model (nn.Module): The model; changed in place, but not in its weights.
+        only_in_training (bool): Convolve as usual in eval mode. Defaults to False.
+    """
+    convolve = partial(_convolve_trimmed, only_in_training=only_in_training)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and _may_have_useless_taps(module):
+            module._conv_forward = MethodType(convolve, module)
+
+
+def _may_have_useless_taps(module: nn.Conv2d) -> bool:
+    plain = type(module)._conv_forward is nn.Conv2d._conv_forward
+    zeros = module.padding_mode == 'zeros' and not isinstance(module.padding, str)
+    return plain and zeros and max(module.dilation) > 1 and max(module.stride) == 1
+
+
+def _convolve_trimmed(
+    module: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None, only_in_training: bool
+) -> Tensor:
+    """In place of ``Conv2d._conv_forward``."""
+    padding = list(module.padding)
+    if module.training or not only_in_training:
+        for axis, dilation in enumerate(module.dilation):
+            size, taps = images.shape[2 + axis], weight.shape[2 + axis]
+            useless = _useless_taps(size, taps, dilation, padding[axis])
+            if useless:
+                weight = weight.narrow(2 + axis, useless, taps - 2 * useless)
+                padding[axis] -= useless * dilation
+    return F.conv2d(images, weight, bias, module.stride, padding, module.dilation, module.groups)
+
+
+def _useless_taps(size: int, taps: int, dilation: int, padding: int) -> int:
+    """How many taps at either end see only padding, for outputs at stride 1, and can be left out with that padding.
+
+    Tap i of output o is at o - padding + i * dilation of the input.
+    """
+    outputs = size + 2 * padding - dilation * (taps - 1)
+    first_useful = -((outputs - 1 - padding) // dilation)
+    return max(0, min(first_useful, padding // dilation))
+
+
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the weights of a frozen model in the type that autocast casts them to, in each pass anew.
+
+    Its logits under autocast stay the same to the bit. Other modules may still share the weights in their own type.
+
+    Args:
+        model (nn.Module): The model; of no use without autocast to ``dtype`` then.
+        dtype (torch.dtype): Such as ``torch.bfloat16``.
+    """
+    for module in model.modules():
+        if type(module) in _CASTABLE:
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(parameter.to(dtype), requires_grad=False))
 
 
 def checkpoint_activations(model: nn.Module, names: Sequence[str], key: str) -> None:

@@ -25,6 +25,15 @@ def test_each_player_has_its_optimizer_and_weight_decay_rules(tiny_cfg):
         assert all((id(p) in norms) != decayed for p in group['params'])
 
 
+def test_optimizers_are_fused_on_cpus_unless_told_otherwise(tiny_cfg):
+    for settings, fused in ((dict(), True), (dict(foreach=False), None), (dict(fused=False), False)):
+        runner = build_runner(tiny_cfg)
+        runner.optim_wrapper.student.optimizer.update(settings)
+        optim = runner.build_optim_wrapper(runner.optim_wrapper)
+        assert optim['student'].optimizer.defaults['fused'] is fused
+        assert optim['generator'].optimizer.defaults['fused'] is True
+
+
 def test_schedulers_are_per_player(tiny_cfg):
     runner = run(tiny_cfg, train_cfg__max_iters=2)
     rates = runner.optim_wrapper.get_lr()

@@ -2,15 +2,25 @@
 
 import copy
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
-from conftest import both_tasks, build_runner
+from conftest import TINY_SEG, both_tasks, build_runner
 from mmengine.logging import MMLogger
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
 
-from mmdfad.models.acceleration import checkpoint_activations, fold_norms, suits_channels_last, to_channels_last
+from mmdfad.models.acceleration import (
+    cast_weights,
+    checkpoint_activations,
+    fold_norms,
+    suits_channels_last,
+    to_channels_last,
+    trim_dilations,
+)
 from mmdfad.models.logits import as_logits
 from mmdfad.models.players import build_model, plain_config
 from mmdfad.utils import DistillError
@@ -138,12 +148,123 @@ def test_folded_teacher_is_used_but_where_a_prior_looks_into_it(tiny_cfg):
         assert seen == ['folded', in_generation]
 
 
-def test_channels_last_unless_it_would_crash():
-    for width, suits in ((16, True), (8, False)):
-        model = nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, 2 * width, 1, stride=2))
-        to_channels_last(model)
-        assert suits_channels_last(model) == suits
-        assert all(m.weight.is_contiguous(memory_format=torch.channels_last) == suits for m in model[:1])
+# Weights in the type of the steps
+
+
+def test_cast_weights_give_the_same_logits_to_the_bit(tiny_cfg):
+    teacher = trained(build_runner(tiny_cfg).model.teacher)
+    images = torch.randn(4, 3, 16, 16)
+    cast = copy.deepcopy(teacher)
+    cast_weights(cast, torch.bfloat16)
+    assert {p.dtype for p in cast.parameters()} == {torch.bfloat16, torch.float32}  # the latter of batch norms
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(cast(images), teacher(images))
+
+
+@pytest.mark.parametrize(
+    ('settings', 'imitation', 'generation'),
+    [
+        (dict(), ('folded', torch.float32), ('folded', torch.float32)),
+        (dict(amp_dtype='bfloat16'), ('folded', torch.bfloat16), ('folded', torch.bfloat16)),
+        (dict(student=dict(amp_dtype='bfloat16')), ('folded', torch.bfloat16), ('exact', torch.float32)),
+    ],
+)
+def test_folded_teacher_is_kept_in_the_type_of_its_first_step(tiny_cfg, settings, imitation, generation):
+    runner = build_runner(tiny_cfg, optim_wrapper=settings, train_cfg__max_iters=1, train_cfg__imitation_steps=1)
+    distiller = runner.model
+    checksum = weights_sha256(distiller.teacher.model)
+    seen = []
+    for name, teacher in dict(exact=distiller.teacher, folded=distiller.folded_teacher).items():
+        convolution = teacher.model.backbone.conv1
+        convolution.register_forward_hook(lambda m, *_, name=name: seen.append((name, m.weight.dtype)))
+    runner.train()
+    assert seen[:2] == [imitation, generation]  # what comes after are images of the teacher for people to see
+    assert weights_sha256(distiller.teacher.model) == checksum
+
+
+# Dilations
+
+
+@pytest.mark.parametrize('size', [(1, 1), (5, 7), (12, 12), (13, 24), (25, 40)])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(kernel_size=3, dilation=12, padding=12),
+        dict(kernel_size=5, dilation=(4, 6), padding=(8, 12)),
+        dict(kernel_size=3, dilation=6, padding=6, groups=4),
+        dict(kernel_size=(1, 7), dilation=(1, 3), padding=(0, 9)),
+        dict(kernel_size=3, dilation=4, padding=7),
+    ],
+)
+def test_trimmed_dilations_compute_the_same(settings, size):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(4, 8, **settings).double()
+    trimmed = copy.deepcopy(plain)
+    trim_dilations(trimmed)
+    trimmed = copy.deepcopy(trimmed)  # as averaged models are
+    images = torch.randn(2, 4, *size, dtype=torch.double)
+    results = []
+    for convolution in (plain, trimmed):
+        inputs = images.clone().requires_grad_()
+        output = convolution(inputs)
+        output.square().sum().backward()
+        results.append((output, inputs.grad, convolution.weight.grad, convolution.bias.grad))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert trimmed.state_dict().keys() == plain.state_dict().keys()
+
+
+def flops_of(step: Callable) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize('tiny_cfg', [TINY_SEG], indirect=True)
+def test_deeplab_does_not_multiply_padding(tiny_cfg):
+    """The student only where it learns: in eval mode its logits are those of the exported student to the last bit."""
+    for player in ('teacher', 'student'):
+        tiny_cfg.model[player].decode_head.update(dilations=(1, 12, 24, 36), dropout_ratio=0.0)
+    tiny_cfg.model.update(allow_random_teacher=True, teacher=dict(checkpoint=None))
+    trimmed, plain = (
+        build_runner(tiny_cfg, model__trim_dilations=on, randomness__seed=0).model for on in (True, False)
+    )
+    images = torch.randn(2, 3, 32, 32)
+    for player, training, fewer in (
+        ('student', True, True),
+        ('student', False, False),
+        ('folded_teacher', False, True),
+        ('teacher', False, False),
+    ):
+        ours, theirs = (getattr(distiller, player).train(training) for distiller in (trimmed, plain))
+        if fewer:
+            torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
+        else:
+            assert torch.equal(ours(images), theirs(images))
+        assert (flops_of(partial(ours, images)) < flops_of(partial(theirs, images))) == fewer
+
+
+# Channels last
+
+
+class MergingView(nn.Module):
+    """As DMNet's dynamic convolutions: batch and channels as one axis, which takes features with channels first."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.view(1, -1, *features.shape[2:])
+
+
+@pytest.mark.parametrize(
+    ('width', 'last', 'suits'), [(16, nn.Identity(), True), (8, nn.Identity(), False), (16, MergingView(), False)]
+)
+def test_channels_last_unless_it_would_crash(width, last, suits):
+    model = nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, 2 * width, 1, stride=2), last)
+    images = torch.randn(2, 3, 9, 9)
+    expected = model(images)
+    to_channels_last(model, images)
+    torch.testing.assert_close(model(images), expected)
+    assert suits_channels_last(model, images) == suits
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last) == suits
 
 
 def test_student_computes_in_it_only_where_it_learns(tiny_cfg):

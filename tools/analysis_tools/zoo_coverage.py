@@ -46,6 +46,13 @@ FOREIGN_BUGS = {
     'file type in the inheritance chain': 'a bug of mmpretrain 1.3.6: configs/_base_/models/replknet-31B_in1k.py:1 '
     'imports from mmpretrain, which makes it a config of another kind than those it is a base of; mmengine refuses the '
     'mixture',
+    '`mean` should have 1 or 3 values': 'a bug of mmseg 1.4.2: '
+    'configs/swin/swin-tiny-patch4-window7_upernet_1xb8-20k_levir-256x256.py:10 has six means, and '
+    'mmseg/models/data_preprocessor.py:63 hands them to a preprocessor of mmengine that takes one or three, so that '
+    'mmseg cannot build it either',
+    '`bgr_to_rgb` should be a boolean': 'a bug of mmseg 1.4.2: '
+    'configs/unet/unet-s5-d16_fcn_4xb4-160k_hsidrive-192x384.py:11 sets `bgr_to_rgb=None`, which mmengine refuses, so '
+    'that mmseg cannot build it either',
 }
 INTRODUCTION = """# The zoo
 

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdfad.models.acceleration import (
+    cast_weights,
     checkpoint_activations,
     fold_norms,
     suits_channels_last,
     to_channels_last,
+    trim_dilations,
 )
 from mmdfad.models.logits import LogitModel, as_logits, detach_auxiliary_heads
 from mmdfad.models.pixels import PixelMap, PixelSpace, resize_images
@@ -65,9 +67,13 @@ class AdversarialDistiller(BaseModel):
         inference_dtype (str, optional): ``'bfloat16'`` or ``'float16'``, the autocast type of generator and teacher in
             imitation steps, where no gradient passes through them. Defaults to that of the student's optimizer wrapper.
         fold_teacher (bool): Give the teacher's logits by a copy with folded batch norms
-            (:func:`~mmdfad.models.acceleration.fold_norms`); by itself where a prior looks into it. Defaults to True.
+            (:func:`~mmdfad.models.acceleration.fold_norms`), in the type that its first step computes in; by itself in
+            steps of another type, and where a prior looks into it. Defaults to True.
         channels_last (bool): Compute convolutions in the layout that is the faster one on CPUs and tensor cores
             (:func:`~mmdfad.models.acceleration.to_channels_last`): those of generator and teacher always, those of the
+            student in train mode. Defaults to True.
+        trim_dilations (bool): Leave out the taps of dilated convolutions that see only padding
+            (:func:`~mmdfad.models.acceleration.trim_dilations`): those of the folded teacher always, those of the
             student in train mode. Defaults to True.
         compiled (dict[str, dict], optional): Which of ``'teacher'``, ``'student'`` and ``'generator'`` go through
             ``torch.compile``, each with its arguments, as in ``dict(student=dict(mode='max-autotune'))``.
@@ -100,6 +106,7 @@ class AdversarialDistiller(BaseModel):
         inference_dtype: str | None = None,
         fold_teacher: bool = True,
         channels_last: bool = True,
+        trim_dilations: bool = True,
         compiled: Mapping[str, Mapping] | None = None,
         checkpointed: Mapping[str, Sequence[str]] | None = None,
         shard_teacher: bool = False,
@@ -145,6 +152,7 @@ class AdversarialDistiller(BaseModel):
         self.to_student_pixels = PixelMap(
             self.teacher_pixels, PixelSpace.of(self.student_player.model), self.student_player.image_size
         )
+        self.student_layout = torch.contiguous_format
         self.freeze_student_norms = freeze_student_norms
         self.val_agreement = val_agreement
         self.shard_teacher = shard_teacher and get_world_size() > 1
@@ -152,7 +160,9 @@ class AdversarialDistiller(BaseModel):
         images, self.num_classes = self._check_players()
         folds = fold_teacher and not self.shard_teacher
         self._outside.folded_teacher = fold_norms(self.teacher, images) if folds else self.teacher
-        self._accelerate(channels_last, compiled or {}, checkpointed or {})
+        if channels_last:
+            self._to_channels_last(images)
+        self._accelerate(trim_dilations, compiled or {}, checkpointed or {})
 
     @property
     def teacher_player(self) -> Player:
@@ -252,7 +262,20 @@ class AdversarialDistiller(BaseModel):
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             images = self.augment(images)
         with self._inference():
-            return images, self.folded_teacher(images)
+            return images, self._teacher_logits(images)
+
+    def _teachers(self) -> list[LogitModel]:
+        return [self.teacher] if self.folded_teacher is self.teacher else [self.teacher, self.folded_teacher]
+
+    def _teacher_logits(self, images: Tensor) -> Tensor:
+        """The teacher's logits by its folded copy, whose weights are put into the type of the first call."""
+        teacher, device = self.folded_teacher, self.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+        if self._outside.folded_dtype is None and teacher is not self.teacher:
+            self._outside.folded_dtype = dtype
+            if dtype != torch.float32:
+                cast_weights(teacher, dtype)
+        return (teacher if dtype == self._outside.folded_dtype else self.teacher)(images)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
@@ -280,7 +303,7 @@ class AdversarialDistiller(BaseModel):
                     for prior in self.generation_priors:
                         stack.enter_context(prior.watching(self.teacher))
                     watched = any(prior.watches for prior in self.generation_priors)
-                    teacher_logits = (self.teacher if watched else self.folded_teacher)(images)
+                    teacher_logits = self.teacher(images) if watched else self._teacher_logits(images)
                 priors = {prior.name: prior(teacher_logits) for prior in self.generation_priors}
                 loss = -self.generation_loss(student_logits, teacher_logits)
                 for weight, value in zip(self.prior_weights, priors.values(), strict=True):
@@ -401,15 +424,22 @@ class AdversarialDistiller(BaseModel):
             )
         student.load_state_dict(selected, strict=False)
 
-    def _accelerate(self, channels_last: bool, compiled: Mapping, checkpointed: Mapping) -> None:
+    def _to_channels_last(self, images: Tensor) -> None:
+        """Change the layout of those players that it suits."""
+        with evaluating(self):
+            if suits_channels_last(self.student, self.to_student_pixels(images)):
+                self.student_layout = torch.channels_last
+            to_channels_last(self.generator, torch.zeros(len(images), self.generator.noise_dim))
+            for teacher in () if self.shard_teacher else self._teachers():
+                to_channels_last(teacher, images)
+
+    def _accelerate(self, trimmed: bool, compiled: Mapping, checkpointed: Mapping) -> None:
         """Make the players faster and smaller, as the options of this name say."""
-        teachers = [self.teacher] if self.folded_teacher is self.teacher else [self.teacher, self.folded_teacher]
-        players = dict(teacher=teachers, student=[self.student], generator=[self.generator])
-        self.student_layout = torch.contiguous_format
-        if channels_last:
-            self.student_layout = torch.channels_last if suits_channels_last(self.student) else self.student_layout
-            for player in (*players['generator'], *([] if self.shard_teacher else teachers)):
-                to_channels_last(player)
+        players = dict(teacher=self._teachers(), student=[self.student], generator=[self.generator])
+        if trimmed:
+            trim_dilations(self.student, only_in_training=True)
+            if self.folded_teacher is not self.teacher:
+                trim_dilations(self.folded_teacher)
         for name, parts in checkpointed.items():
             _require_player(name, ('teacher', 'student'), 'checkpointed')
             for player in players[name]:
@@ -454,6 +484,7 @@ class _Outside:
     student: Player
     teacher_logits: LogitModel
     folded_teacher: LogitModel
+    folded_dtype: torch.dtype | None = None
     student_auxiliary: nn.Module | None
 
     def __init__(self, teacher: Player, student: Player) -> None:
