@@ -46,7 +46,7 @@ PAIRS: dict[str, tuple[str, dict]] = {
     'resnet34_resnet18': ('resnet34_resnet18_cifar10.py', {'train_dataloader.batch_size': 64}),
     'resnet56_resnet20': (
         'resnet32_resnet20_cifar10.py',
-        {'train_dataloader.batch_size': 128, 'model.teacher.kwargs.depth': 56},
+        {'train_dataloader.batch_size': 128, 'model.teacher.cfg_options': {'model.kwargs.depth': 56}},
     ),
     'deeplab': ('deeplab_camvid.py', {'train_dataloader.batch_size': 4}),
     'vit': (
@@ -138,7 +138,12 @@ def naive_round(cfg: Config, seed: int) -> Round:
     runner = make_runner(plain, seed)
     distiller, device = runner.model, runner.model.device
     distiller.teacher.requires_grad_(True)
-    optim = {player: OPTIMIZERS.build(settings) for player, settings in _optimizers(cfg, distiller).items()}
+    optim = {
+        player: OPTIMIZERS.build(
+            dict(cfg.optim_wrapper[player].optimizer, params=list(getattr(distiller, player).parameters()))
+        )
+        for player in ('student', 'generator')
+    }
     batch, loop = cfg.train_dataloader.batch_size, cfg.train_cfg
 
     def draw() -> Tensor:
@@ -164,13 +169,21 @@ def bare_round(cfg: Config, runner: Runner) -> Round:
     """The passes of a runner's rounds, with its players and in its types, and their optimizers' steps."""
     distiller: AdversarialDistiller = runner.model
     generator, student, teacher = distiller.generator, distiller.student, distiller.folded_teacher
-    optim = {player: OPTIMIZERS.build(settings) for player, settings in _optimizers(cfg, distiller).items()}
+    optim = {player: wrapper.optimizer for player, wrapper in runner.optim_wrapper.items()}
+    clips = {player: wrapper.clip_grad_kwargs for player, wrapper in runner.optim_wrapper.items()}
     low = isinstance(runner.optim_wrapper['student'], BFloat16OptimWrapper)
     batch, loop, device = cfg.train_dataloader.batch_size, cfg.train_cfg, distiller.device
     noise = torch.randn(batch, generator.noise_dim, device=device)
 
     def computing() -> torch.autocast | nullcontext:
         return torch.autocast(device.type, torch.bfloat16) if low else nullcontext()
+
+    def update(player: str, loss: Tensor) -> None:
+        loss.backward()
+        if clips[player]:
+            nn.utils.clip_grad_norm_(optim[player].param_groups[0]['params'], **clips[player])
+        optim[player].step()
+        optim[player].zero_grad()
 
     def play() -> None:
         for _ in range(loop.imitation_steps):
@@ -179,24 +192,15 @@ def bare_round(cfg: Config, runner: Runner) -> Round:
                     images = generator(noise).float()
                     teacher_logits = teacher(images)
                 loss = distiller.imitation_loss(distiller.student_logits(images), teacher_logits)
-            loss.backward()
-            optim['student'].step()
-            optim['student'].zero_grad()
+            update('student', loss)
         student.requires_grad_(False)
         with computing():
             images = generator(noise).float()
             loss = -distiller.generation_loss(distiller.student_logits(images), teacher(images))
-        loss.backward()
-        optim['generator'].step()
-        optim['generator'].zero_grad()
+        update('generator', loss)
         student.requires_grad_(True)
 
     return play
-
-
-def _optimizers(cfg: Config, distiller: AdversarialDistiller) -> dict[str, dict]:
-    parts = dict(student=distiller.student, generator=distiller.generator)
-    return {p: dict(cfg.optim_wrapper[p].optimizer, params=list(m.parameters())) for p, m in parts.items()}
 
 
 def make_ways(cfg: Config, seed: int) -> tuple[dict[str, Round], Runner]:

@@ -259,7 +259,7 @@ class AdversarialDistiller(BaseModel):
 
     def _taught(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images as the student is to see them, and what the teacher says of them."""
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             images = self.augment(images)
         with self._inference():
             return images, self._teacher_logits(images)
@@ -269,7 +269,7 @@ class AdversarialDistiller(BaseModel):
 
     def _teacher_logits(self, images: Tensor) -> Tensor:
         """The teacher's logits by its folded copy, whose weights are put into the type of the first call."""
-        teacher, device = self.folded_teacher, self.device.type
+        teacher, device = self.folded_teacher, images.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
         if self._outside.folded_dtype is None and teacher is not self.teacher:
             self._outside.folded_dtype = dtype
