@@ -117,7 +117,7 @@ class SideAdapterLogits(MaskLogits):
     def initialise(model: nn.Module) -> None:
         """Initialise all but that part."""
         part = head_of(model).rec_with_attnbias
-        part.init_weights = lambda: None
+        part.init_weights = lambda *_: None
         try:
             model.init_weights()
         finally:
