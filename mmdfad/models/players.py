@@ -154,9 +154,22 @@ def build_model(plain: Config, role: str) -> nn.Module:
             model = ROOT_MODELS.build(copy.deepcopy(plain.model))
     except Exception as error:  # each model has its own way to refuse its arguments
         raise DistillError(f'cannot build model.{role} of type {kind}: {error}') from error
+    _check_complete(model, role, kind)
     init_weights(model)
     # A teacher has no use for statistics over devices, and mmengine looks after the student's.
     return revert_sync_batchnorm(model) if role == 'teacher' else model
+
+
+def _check_complete(model: nn.Module, role: str, kind: str) -> None:
+    """Refuse models of which a checkpoint is but a part, such as LoRA's."""
+    saved = {id(value) for value in model.state_dict(keep_vars=True).values()}
+    left_out = [name for name, parameter in model.named_parameters() if id(parameter) not in saved]
+    if left_out:
+        raise DistillError(
+            f'model.{role}: {kind} leaves {len(left_out)} of its parameters out of its checkpoints, such as '
+            f'{left_out[0]}. Merge both into the checkpoint of a plain model, for LoRA with '
+            "mmpretrain's tools/model_converters/merge_lora_weight.py, and distil that"
+        )
 
 
 def _scope_of(plain: Config, path: str) -> str:

@@ -31,8 +31,9 @@ def read_config(path: str, key: str = 'the config') -> Config:
         # mmengine.hub.get_config finds the same file, after it has read the metafiles of all models of the package.
         return Config.fromfile(Path(get_installed_path(package)) / '.mim/configs' / inside)
     except Exception as error:  # a config is a program: it can fail in any way
+        reason = str(error).partition(', the current sys.path is')[0]  # which is long, and of no help
         raise DistillError(
-            f'cannot read {key} {path}: {type(error).__name__}: {error}. Expected a path to a config, or '
+            f'cannot read {key} {path}: {type(error).__name__}: {reason}. Expected a path to a config, or '
             "'package::folder/config.py'"
         ) from error
 

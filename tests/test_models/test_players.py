@@ -235,6 +235,16 @@ def test_models_that_need_much_to_be_built_are_refused_before():
     )
 
 
+def test_models_whose_checkpoints_are_but_a_part_are_refused():
+    """The zoo's own, with a smaller backbone."""
+    small = dict(arch=dict(embed_dims=8, num_layers=1, num_heads=1, feedforward_channels=8, _delete_=True), img_size=32)
+    options = {f'model.backbone.module.{key}': value for key, value in small.items()} | {'model.head.in_channels': 8}
+    lora = dict(cfg_path='mmpretrain::vision_transformer/vit-base-p16_8xb64-lora_in1k-384px.py', cfg_options=options)
+    fails(
+        lora, r'model.teacher: ImageClassifier leaves \d+ of its parameters out of its checkpoints.*merge_lora_weight'
+    )
+
+
 def test_scope_is_that_of_the_package_where_a_config_names_none():
     plain = plain_config(dict(cfg_path='mmpretrain::dinov2/vit-small-p14_dinov2-pre_headless.py'), 'teacher')
     assert plain.default_scope == 'mmpretrain'
@@ -284,5 +294,7 @@ def test_bad_configs(tmp_path):
     fails(inline(type='NoSuchModel'), r'cannot build model.teacher of type NoSuchModel')
     (tmp_path / 'x.py').write_text('a = 1')
     fails(dict(cfg_path=str(tmp_path / 'x.py')), r'defines no `model` with a `type`')
+    (tmp_path / 'imports.py').write_text("custom_imports = dict(imports='nosuchmodule')")
+    fails(dict(cfg_path=str(tmp_path / 'imports.py')), r'Failed to import custom modules from \{.*\}\. Expected a path')
     (tmp_path / 'broken.py').write_text('a = (')
     fails(dict(cfg_path=str(tmp_path / 'broken.py')), r'cannot read model.teacher.cfg_path .*broken.py: SyntaxError')
