@@ -30,7 +30,7 @@ STATUSES = ('passed', 'refused', 'failed')
 # Settings without a part in distillation: two configs that differ in nothing else share a run.
 IRRELEVANT = {
     *('test_cfg', 'init_cfg', 'pretrained', 'num_classes', 'topk', 'cal_acc', 'size', 'size_divisor'),
-    *('loss', 'loss_decode', 'sampler', 'batch_augments', 'pad_val', 'seg_pad_val', 'ignore_index'),
+    *('loss', 'loss_decode', 'sampler', 'batch_augments', 'pad_val', 'seg_pad_val', 'ignore_index', 'dataset_name'),
 }
 REDUCED = 'reduced to'
 OPS = 'compiled_ops'

@@ -111,11 +111,14 @@ class MaskLogits(SegmentorLogits):
 
 @LOGIT_ADAPTERS.register_module(name='SideAdapterCLIPHead')
 class SideAdapterLogits(MaskLogits):
-    """SAN, a part of which mmseg initialises from a pretrained CLIP or, without one, not at all: it raises."""
+    """SAN, parts of which mmseg initialises from a pretrained CLIP or, without one, not at all."""
 
     @staticmethod
     def initialise(model: nn.Module) -> None:
-        """Initialise all but that part."""
+        """Initialise what mmseg leaves as the memory was, as CLIP does, and all but the part whose method raises."""
+        text_encoder = model.text_encoder
+        nn.init.normal_(text_encoder.positional_embedding, std=0.01)
+        nn.init.normal_(text_encoder.text_projection, std=text_encoder.text_projection.shape[0] ** -0.5)
         part = head_of(model).rec_with_attnbias
         part.init_weights = lambda *_: None
         try:
