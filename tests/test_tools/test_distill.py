@@ -90,12 +90,14 @@ def test_small_deeplab_and_flags_of_train(tmp_path):
     assert result.returncode == 0, result.stderr
     assert 'student = auto:0.5: the teacher, its width times 0.5' in result.stdout
     assert 'generation_loss = log(1 + L1)' in result.stdout
+    assert 'imitation_steps = 2: to 2 of the generator' in result.stdout
     log = next(work_dir.glob('*/*.log')).read_text()
     assert 'the fastest type of this ' in log
     assert 'Iter(val)' not in log
     assert (work_dir / 'student.pth').exists()
     cfg = Config.fromfile(f'{work_dir}.py')
     assert cfg.model.generator.image_size == (32, 24)
+    assert (cfg.train_cfg.imitation_steps, cfg.train_cfg.generation_steps) == (2, 2)
     assert cfg.model.init_student_from_teacher
     assert [prior.type for prior in cfg.model.generation_priors] == ['mmdfad.BNStatisticsPrior']
     assert cfg.model.student.cfg_options['model.backbone.base_channels'] == 4
