@@ -67,8 +67,8 @@ class AdversarialDistiller(BaseModel):
         inference_dtype (str, optional): ``'bfloat16'`` or ``'float16'``, the autocast type of generator and teacher in
             imitation steps, where no gradient passes through them. Defaults to that of the student's optimizer wrapper.
         fold_teacher (bool): Give the teacher's logits by a copy with folded batch norms
-            (:func:`~mmdfad.models.acceleration.fold_norms`), in the type that its first step computes in; by itself in
-            steps of another type, and where a prior looks into it. Defaults to True.
+            (:func:`~mmdfad.models.acceleration.fold_norms`), in the type that its first step computes in if there is no
+            ``inference_dtype``; by itself in steps of another type, and where a prior looks into it. Defaults to True.
         channels_last (bool): Compute convolutions in the layout that is the faster one on CPUs and tensor cores
             (:func:`~mmdfad.models.acceleration.to_channels_last`): those of generator and teacher always, those of the
             student in train mode. Defaults to True.
@@ -270,8 +270,10 @@ class AdversarialDistiller(BaseModel):
     def _teacher_logits(self, images: Tensor) -> Tensor:
         """The teacher's logits by its folded copy, whose weights are put into the type of the first call."""
         teacher, device = self.folded_teacher, images.device.type
+        if teacher is self.teacher or self.inference_dtype is not None:  # for which steps are of several types
+            return teacher(images)
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-        if self._outside.folded_dtype is None and teacher is not self.teacher:
+        if self._outside.folded_dtype is None:
             self._outside.folded_dtype = dtype
             if dtype != torch.float32:
                 cast_weights(teacher, dtype)
