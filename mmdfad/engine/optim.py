@@ -85,7 +85,8 @@ def _complete(cfg: dict, player: str, device: torch.device) -> dict:
 def _fused(optimizer: dict, device: torch.device) -> dict:
     kind = optimizer.get('type')
     kind = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
-    fused = device.type == 'cpu' and kind in FUSED_ON_CPU and 'foreach' not in optimizer
+    chosen = {'foreach', 'differentiable'} & set(optimizer)  # which exclude it
+    fused = device.type == 'cpu' and kind in FUSED_ON_CPU and not chosen
     return {'fused': True, **optimizer} if fused else optimizer
 
 
