@@ -16,7 +16,7 @@ $(STAMP): setup.py pyproject.toml $(REQUIREMENTS)
 	touch $@
 
 # What PointRend, CCNet, PSANet, SAN, MaskFormer and Mask2Former need beside, and models of timm and Hugging Face.
-# Compiles the ops of mmcv, which the wheel lacks: ten minutes on two cores. mmcv's setup.py asks for C++17, torch for C++20.
+# Compiles the ops of mmcv, which the wheel lacks: some twenty minutes on two cores. mmcv's setup.py asks for C++17, torch for C++20.
 setup-ops: setup
 	$(BIN)/python -m pip install --quiet -r requirements/ops.txt
 	rm -rf .venv/ops
