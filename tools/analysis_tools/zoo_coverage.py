@@ -71,7 +71,7 @@ python tools/analysis_tools/zoo_coverage.py --report work_dirs/plain.json work_d
     --table docs/zoo_coverage.md
 ```
 
-A round may take ten minutes and 11 GiB. SAN takes long for it encodes 14 sentences about each class. Families that
+A round may take a quarter of an hour and 11 GiB. SAN encodes 14 sentences about each class in it. Families that
 a run has not come to are missing below, or their cells are empty.
 
 ## By family"""
