@@ -53,7 +53,7 @@ def test_schedulers_are_per_player(tiny_cfg):
 def test_steps_compute_in_the_type_of_their_player(tiny_cfg, settings, student, generator):
     runner = build_runner(tiny_cfg, optim_wrapper=settings, train_cfg__max_iters=1, train_cfg__imitation_steps=1)
     seen = []
-    for part in (runner.model.generator.decoder[2], runner.model.student_player.model.backbone.conv1):
+    for part in (runner.model.generator.decoder[1], runner.model.student_player.model.backbone.conv1):
         part.register_forward_hook(
             lambda module, inputs, output: (module.training and seen.append(str(output.dtype)[6:])) or None
         )

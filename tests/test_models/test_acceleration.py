@@ -291,7 +291,7 @@ def test_models_without_channels_last_do_not_compute_in_it(tiny_cfg, channels):
         tiny_cfg.model[player].backbone.in_channels = channels
         tiny_cfg.model[player].data_preprocessor = dict(mean=[0.0] * channels, std=[1.0] * channels)
     distiller = build_runner(tiny_cfg, model__teacher__checkpoint=None, model__allow_random_teacher=True).model
-    assert distiller.generator.decoder[2].weight.is_contiguous(memory_format=torch.channels_last)
+    assert distiller.generator.decoder[1].weight.is_contiguous(memory_format=torch.channels_last)
     images = distiller.generator(torch.randn(4, 16))
     assert images.stride() == torch.empty(images.shape).stride()
     features = distiller.student.model.backbone.conv1(images)

@@ -2,7 +2,8 @@
 
 Four ways to play the same rounds take turns in one process, from random weights:
 
-    naive    fp32, a teacher with gradients, a generator whose graph is built and thrown away, torch's default layout
+    naive    fp32, a teacher with gradients, a generator that upsamples before it convolves and whose graph is built
+             and thrown away, torch's default layout
     fp32     mmdfad with --amp-dtype float32
     default  mmdfad as its config runs
     bare     the passes and optimizer steps of `default`, by hand, without mmdfad's or mmengine's loop around them
@@ -36,6 +37,7 @@ from mmdfad.apis.config import set_amp
 from mmdfad.engine import AdversarialDistillLoop
 from mmdfad.engine.optim import BFloat16OptimWrapper, fastest_dtype
 from mmdfad.models import AdversarialDistiller
+from mmdfad.models.generators.upsample import UpsampledConv2d
 from mmdfad.utils import readable_errors
 from mmdfad.utils.atomic import atomic_write
 
@@ -138,6 +140,7 @@ def naive_round(cfg: Config, seed: int) -> Round:
     runner = make_runner(plain, seed)
     distiller, device = runner.model, runner.model.device
     distiller.teacher.requires_grad_(True)
+    upsample_apart(distiller.generator)
     optim = {
         player: OPTIMIZERS.build(
             dict(cfg.optim_wrapper[player].optimizer, params=list(getattr(distiller, player).parameters()))
@@ -163,6 +166,15 @@ def naive_round(cfg: Config, seed: int) -> Round:
         optim['generator'].step()
 
     return play
+
+
+def upsample_apart(generator: nn.Module) -> None:
+    """Let a generator upsample its maps, and then convolve them, as the paper has it."""
+    for name, module in list(generator.named_modules()):
+        if isinstance(module, UpsampledConv2d):
+            plain = nn.Conv2d(module.in_channels, module.out_channels, 3, padding=1)
+            plain.load_state_dict(module.state_dict())
+            generator.set_submodule(name, nn.Sequential(nn.Upsample(scale_factor=2), plain))
 
 
 def bare_round(cfg: Config, runner: Runner) -> Round:

@@ -1,5 +1,6 @@
 """The DFAD paper's generator A, for small images."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdfad.registry import MODELS
@@ -7,11 +8,26 @@ from mmdfad.registry import MODELS
 from .base import BaseGenerator
 
 
+class UpsampledConv2d(nn.Conv2d):
+    """Nearest-neighbour upsampling by 2 and a 3x3 convolution with padding 1, in one.
+
+    Pixels of an upsampled map are four alike. Taps that meet the same one are added up before, not after, they are
+    multiplied, which leaves a transposed convolution of 4x4 taps and stride 2: 4 products where there were 9.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps [N, in, H, W] to maps [N, out, 2H, 2W]."""
+        taps = self.weight.flip(2, 3)
+        taps = F.pad(taps, (0, 1)) + F.pad(taps, (1, 0))
+        taps = F.pad(taps, (0, 0, 0, 1)) + F.pad(taps, (0, 0, 1, 0))
+        return F.conv_transpose2d(inputs, taps.transpose(0, 1), self.bias, stride=2, padding=1)
+
+
 @MODELS.register_module()
 class UpsampleGenerator(BaseGenerator):
     """Nearest-neighbour upsampling and convolutions: generator A of DFAD (arXiv 1912.11006).
 
-    Linear, BN, [x2, Conv3, BN, LeakyReLU] twice, Conv3, Tanh, and a last BN without affine parameters, so that the
+    Linear, BN, [x2 and Conv3, BN, LeakyReLU] twice, Conv3, Tanh, and a last BN without affine parameters, so that the
     images are standardised, as normalised data is. Weights keep torch's default initialisation, as in the paper.
 
     Args:
@@ -27,12 +43,10 @@ class UpsampleGenerator(BaseGenerator):
         self.project = nn.Linear(noise_dim, width * self.seed_size[0] * self.seed_size[1])
         self.decoder = nn.Sequential(
             nn.BatchNorm2d(width),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(width, width, 3, padding=1),
+            UpsampledConv2d(width, width, 3, padding=1),
             nn.BatchNorm2d(width),
             nn.LeakyReLU(0.2, inplace=True),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(width, width // 2, 3, padding=1),
+            UpsampledConv2d(width, width // 2, 3, padding=1),
             nn.BatchNorm2d(width // 2),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(width // 2, channels, 3, padding=1),
