@@ -1,7 +1,7 @@
 """The DFAD paper's generator A, for small images."""
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, channels_last, contiguous_format, nn
 
 from mmdfad.registry import MODELS
 
@@ -20,7 +20,9 @@ class UpsampledConv2d(nn.Conv2d):
         taps = self.weight.flip(2, 3)
         taps = F.pad(taps, (0, 1)) + F.pad(taps, (1, 0))
         taps = F.pad(taps, (0, 0, 0, 1)) + F.pad(taps, (0, 0, 1, 0))
-        return F.conv_transpose2d(inputs, taps.transpose(0, 1), self.bias, stride=2, padding=1)
+        in_channels_last = self.weight.is_contiguous(memory_format=channels_last)
+        taps = taps.transpose(0, 1).contiguous(memory_format=channels_last if in_channels_last else contiguous_format)
+        return F.conv_transpose2d(inputs, taps, self.bias, stride=2, padding=1)
 
 
 @MODELS.register_module()
