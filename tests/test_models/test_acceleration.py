@@ -17,9 +17,9 @@ from mmdfad.models.acceleration import (
     cast_weights,
     checkpoint_activations,
     fold_norms,
+    hasten_dilations,
     suits_channels_last,
     to_channels_last,
-    trim_dilations,
 )
 from mmdfad.models.logits import as_logits
 from mmdfad.models.players import build_model, plain_config
@@ -192,26 +192,28 @@ def test_folded_teacher_is_kept_in_the_type_of_its_first_step(tiny_cfg, settings
         dict(kernel_size=3, dilation=12, padding=12),
         dict(kernel_size=5, dilation=(4, 6), padding=(8, 12)),
         dict(kernel_size=3, dilation=6, padding=6, groups=4),
+        dict(kernel_size=3, dilation=(2, 4), padding=(2, 4), groups=4, out_channels=4),
+        dict(kernel_size=(5, 3), dilation=(1, 2), padding=(2, 2), groups=4, bias=False),
         dict(kernel_size=(1, 7), dilation=(1, 3), padding=(0, 9)),
         dict(kernel_size=3, dilation=4, padding=7),
     ],
 )
-def test_trimmed_dilations_compute_the_same(settings, size):
+def test_hastened_dilations_compute_the_same(settings, size):
     torch.manual_seed(0)
-    plain = nn.Conv2d(4, 8, **settings).double()
-    trimmed = copy.deepcopy(plain)
-    trim_dilations(trimmed)
-    trimmed = copy.deepcopy(trimmed)  # as averaged models are
+    plain = nn.Conv2d(4, **{'out_channels': 8, **settings}).double()
+    hastened = copy.deepcopy(plain)
+    hasten_dilations(hastened)
+    hastened = copy.deepcopy(hastened)  # as averaged models are
     images = torch.randn(2, 4, *size, dtype=torch.double)
     results = []
-    for convolution in (plain, trimmed):
+    for convolution in (plain, hastened):
         inputs = images.clone().requires_grad_()
         output = convolution(inputs)
         output.square().sum().backward()
-        results.append((output, inputs.grad, convolution.weight.grad, convolution.bias.grad))
+        results.append((output, inputs.grad, *(p.grad for p in convolution.parameters())))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
-    assert trimmed.state_dict().keys() == plain.state_dict().keys()
+    assert hastened.state_dict().keys() == plain.state_dict().keys()
 
 
 def flops_of(step: Callable) -> int:
@@ -227,7 +229,7 @@ def test_deeplab_does_not_multiply_padding(tiny_cfg):
         tiny_cfg.model[player].decode_head.update(dilations=(1, 12, 24, 36), dropout_ratio=0.0)
     tiny_cfg.model.update(allow_random_teacher=True, teacher=dict(checkpoint=None))
     trimmed, plain = (
-        build_runner(tiny_cfg, model__trim_dilations=on, randomness__seed=0).model for on in (True, False)
+        build_runner(tiny_cfg, model__hasten_dilations=on, randomness__seed=0).model for on in (True, False)
     )
     images = torch.randn(2, 3, 32, 32)
     for player, training, fewer in (

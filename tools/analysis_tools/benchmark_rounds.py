@@ -136,7 +136,7 @@ def mmdfad_round(runner: Runner) -> Round:
 def naive_round(cfg: Config, seed: int) -> Round:
     """A round as the paper's algorithm reads."""
     plain = Config(cfg.to_dict())
-    plain.model.update(fold_teacher=False, channels_last=False, trim_dilations=False)
+    plain.model.update(fold_teacher=False, channels_last=False, hasten_dilations=False)
     runner = make_runner(plain, seed)
     distiller, device = runner.model, runner.model.device
     distiller.teacher.requires_grad_(True)

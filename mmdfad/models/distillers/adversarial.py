@@ -16,9 +16,9 @@ from mmdfad.models.acceleration import (
     cast_weights,
     checkpoint_activations,
     fold_norms,
+    hasten_dilations,
     suits_channels_last,
     to_channels_last,
-    trim_dilations,
 )
 from mmdfad.models.logits import LogitModel, as_logits, detach_auxiliary_heads
 from mmdfad.models.pixels import PixelMap, PixelSpace, resize_images
@@ -72,9 +72,9 @@ class AdversarialDistiller(BaseModel):
         channels_last (bool): Compute convolutions in the layout that is the faster one on CPUs and tensor cores
             (:func:`~mmdfad.models.acceleration.to_channels_last`): those of generator and teacher always, those of the
             student in train mode. Defaults to True.
-        trim_dilations (bool): Leave out the taps of dilated convolutions that see only padding
-            (:func:`~mmdfad.models.acceleration.trim_dilations`): those of the folded teacher always, those of the
-            student in train mode. Defaults to True.
+        hasten_dilations (bool): Spare dilated convolutions the taps that see only padding, and depthwise ones on CPUs
+            their slow backward pass (:func:`~mmdfad.models.acceleration.hasten_dilations`): those of the folded teacher
+            always, those of the student in train mode. Defaults to True.
         compiled (dict[str, dict], optional): Which of ``'teacher'``, ``'student'`` and ``'generator'`` go through
             ``torch.compile``, each with its arguments, as in ``dict(student=dict(mode='max-autotune'))``.
         checkpointed (dict[str, Sequence[str]], optional): Parts of ``'teacher'`` and ``'student'`` that compute their
@@ -106,7 +106,7 @@ class AdversarialDistiller(BaseModel):
         inference_dtype: str | None = None,
         fold_teacher: bool = True,
         channels_last: bool = True,
-        trim_dilations: bool = True,
+        hasten_dilations: bool = True,
         compiled: Mapping[str, Mapping] | None = None,
         checkpointed: Mapping[str, Sequence[str]] | None = None,
         shard_teacher: bool = False,
@@ -162,7 +162,7 @@ class AdversarialDistiller(BaseModel):
         self._outside.folded_teacher = fold_norms(self.teacher, images) if folds else self.teacher
         if channels_last:
             self._to_channels_last(images)
-        self._accelerate(trim_dilations, compiled or {}, checkpointed or {})
+        self._accelerate(hasten_dilations, compiled or {}, checkpointed or {})
 
     @property
     def teacher_player(self) -> Player:
@@ -435,13 +435,13 @@ class AdversarialDistiller(BaseModel):
             for teacher in () if self.shard_teacher else self._teachers():
                 to_channels_last(teacher, images)
 
-    def _accelerate(self, trimmed: bool, compiled: Mapping, checkpointed: Mapping) -> None:
+    def _accelerate(self, dilations: bool, compiled: Mapping, checkpointed: Mapping) -> None:
         """Make the players faster and smaller, as the options of this name say."""
         players = dict(teacher=self._teachers(), student=[self.student], generator=[self.generator])
-        if trimmed:
-            trim_dilations(self.student, only_in_training=True)
+        if dilations:
+            hasten_dilations(self.student, only_in_training=True)
             if self.folded_teacher is not self.teacher:
-                trim_dilations(self.folded_teacher)
+                hasten_dilations(self.folded_teacher)
         for name, parts in checkpointed.items():
             _require_player(name, ('teacher', 'student'), 'checkpointed')
             for player in players[name]:
@@ -499,7 +499,8 @@ class _Outside:
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """The share of labels, of images or pixels, that student and teacher give alike: a scalar in [0, 1]."""
-    return (student_logits.argmax(1) == teacher_logits.argmax(1)).float().mean()
+    # On CPUs, `max` finds the labels of pixels ten times faster than `argmax`.
+    return (student_logits.max(1).indices == teacher_logits.max(1).indices).float().mean()
 
 
 def _require_player(name: str, players: Sequence[str], key: str) -> None:
