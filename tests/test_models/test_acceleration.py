@@ -11,6 +11,7 @@ from conftest import TINY_SEG, both_tasks, build_runner
 from mmengine.logging import MMLogger
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdfad.models.acceleration import (
@@ -214,6 +215,34 @@ def test_hastened_dilations_compute_the_same(settings, size):
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert hastened.state_dict().keys() == plain.state_dict().keys()
+
+
+class Dilations(TorchDispatchMode):
+    """Collects those of convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.convolution.default:
+            self.found.append(tuple(args[5]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_depthwise_convolutions_learn_without_dilation():
+    images = torch.randn(2, 4, 12, 12)
+    for groups, training, gradients, dilation in (
+        (4, True, True, (1, 1)),
+        (4, False, True, (3, 3)),
+        (4, True, False, (3, 3)),
+        (2, True, True, (3, 3)),
+    ):
+        convolution = nn.Conv2d(4, 4, 3, dilation=3, padding=3, groups=groups).train(training)
+        hasten_dilations(convolution, only_in_training=True)
+        with Dilations() as dilations, torch.set_grad_enabled(gradients):
+            convolution(images)
+        assert dilations.found == [dilation]
 
 
 def flops_of(step: Callable) -> int:

@@ -1,7 +1,7 @@
 """The DFAD paper's generator A, for small images."""
 
-import torch.nn.functional as F
 from torch import Tensor, channels_last, contiguous_format, nn
+from torch.nn import functional as F
 
 from mmdfad.registry import MODELS
 
@@ -13,7 +13,14 @@ class UpsampledConv2d(nn.Conv2d):
 
     Pixels of an upsampled map are four alike. Taps that meet the same one are added up before, not after, they are
     multiplied, which leaves a transposed convolution of 4x4 taps and stride 2: 4 products where there were 9.
+
+    Args:
+        in_channels (int): Channels of the maps.
+        out_channels (int): Channels of the maps of twice the size.
     """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps [N, in, H, W] to maps [N, out, 2H, 2W]."""
@@ -45,10 +52,10 @@ class UpsampleGenerator(BaseGenerator):
         self.project = nn.Linear(noise_dim, width * self.seed_size[0] * self.seed_size[1])
         self.decoder = nn.Sequential(
             nn.BatchNorm2d(width),
-            UpsampledConv2d(width, width, 3, padding=1),
+            UpsampledConv2d(width, width),
             nn.BatchNorm2d(width),
             nn.LeakyReLU(0.2, inplace=True),
-            UpsampledConv2d(width, width // 2, 3, padding=1),
+            UpsampledConv2d(width, width // 2),
             nn.BatchNorm2d(width // 2),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(width // 2, channels, 3, padding=1),
