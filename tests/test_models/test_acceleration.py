@@ -197,6 +197,7 @@ def test_folded_teacher_is_kept_in_the_type_of_its_first_step(tiny_cfg, settings
         dict(kernel_size=(5, 3), dilation=(1, 2), padding=(2, 2), groups=4, bias=False),
         dict(kernel_size=(1, 7), dilation=(1, 3), padding=(0, 9)),
         dict(kernel_size=3, dilation=4, padding=7),
+        dict(kernel_size=3, dilation=4, padding=7, groups=4),
     ],
 )
 def test_hastened_dilations_compute_the_same(settings, size):
