@@ -197,7 +197,7 @@ def _learns_slowly(module: nn.Conv2d, images: Tensor, weight: Tensor, padding: S
     depthwise = module.groups == module.in_channels > 1
     keeps_size = all(2 * p == d * (k - 1) for p, d, k in zip(padding, module.dilation, weight.shape[2:], strict=True))
     with_gradients = torch.is_grad_enabled() and (images.requires_grad or weight.requires_grad)
-    return depthwise and keeps_size and with_gradients and images.device.type == 'cpu' and images.ndim == 4
+    return depthwise and keeps_size and with_gradients and images.device.type == 'cpu'
 
 
 def _useless_taps(size: int, taps: int, dilation: int, padding: int) -> int:

@@ -172,7 +172,8 @@ def upsample_apart(generator: nn.Module) -> None:
     """Let a generator upsample its maps, and then convolve them, as the paper has it."""
     for name, module in list(generator.named_modules()):
         if isinstance(module, UpsampledConv2d):
-            plain = nn.Conv2d(module.in_channels, module.out_channels, 3, padding=1)
+            device = module.weight.device
+            plain = nn.Conv2d(module.in_channels, module.out_channels, 3, padding=1, device=device)
             plain.load_state_dict(module.state_dict())
             generator.set_submodule(name, nn.Sequential(nn.Upsample(scale_factor=2), plain))
 

@@ -27,8 +27,8 @@ class UpsampledConv2d(nn.Conv2d):
         taps = self.weight.flip(2, 3)
         taps = F.pad(taps, (0, 1)) + F.pad(taps, (1, 0))
         taps = F.pad(taps, (0, 0, 0, 1)) + F.pad(taps, (0, 0, 1, 0))
-        in_channels_last = self.weight.is_contiguous(memory_format=channels_last)
-        taps = taps.transpose(0, 1).contiguous(memory_format=channels_last if in_channels_last else contiguous_format)
+        layout = channels_last if self.weight.is_contiguous(memory_format=channels_last) else contiguous_format
+        taps = taps.transpose(0, 1).contiguous(memory_format=layout)
         return F.conv_transpose2d(inputs, taps, self.bias, stride=2, padding=1)
 
 
