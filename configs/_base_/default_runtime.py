@@ -1,6 +1,4 @@
 # What every distillation shares. All intervals count rounds.
-from importlib.util import find_spec
-
 default_scope = 'mmdfad'
 custom_imports = dict(imports=['mmdfad'], allow_failed_imports=False)
 
@@ -9,22 +7,17 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='mmdfad.DistillCheckpointHook', interval=1000, max_keep_ckpts=2),
+    acceleration=dict(type='mmdfad.AccelerationHook'),
+    synthetic_images=dict(type='mmdfad.SyntheticImageHook', interval=1000),
+    health=dict(type='mmdfad.TrainingHealthHook', interval=100),
+    export_student=dict(type='mmdfad.ExportStudentHook'),
+    summary=dict(type='mmdfad.DistillSummaryHook'),
+    preemption=dict(type='mmdfad.PreemptionHook'),
 )
-custom_hooks = [
-    dict(type='mmdfad.SyntheticImageHook', interval=1000),
-    dict(type='mmdfad.TrainingHealthHook', interval=100),
-    dict(type='mmdfad.ExportStudentHook'),
-    dict(type='mmdfad.DistillSummaryHook'),
-    dict(type='mmdfad.PreemptionHook'),
-]
 log_processor = dict(type='mmdfad.DistillLogProcessor', window_size=50)
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
 
-vis_backends = [dict(type='LocalVisBackend')]
-if find_spec('tensorboard'):
-    vis_backends += [dict(type='TensorboardVisBackend')]
-visualizer = dict(type='Visualizer', vis_backends=vis_backends)
-
-# On many ranks: student and generator in parallel, the teacher as it is.
+# On many ranks.
 model_wrapper_cfg = dict(type='mmdfad.DistributedDistiller')
 
 env_cfg = dict(

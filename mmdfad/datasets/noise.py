@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from mmdfad.registry import DATA_SAMPLERS, DATASETS
-from mmdfad.utils import require_positive
+from mmdfad.utils import DistillError, require_positive
 
 # Philox gives 4 words of 64 bits at each counter value.
 _WORDS_PER_COUNT = 4
@@ -19,24 +19,30 @@ _WORDS_PER_COUNT = 4
 class NoiseDataset(Dataset):
     """Standard normal noise, a pure function of (seed, index).
 
-    Nothing is stored: a counter-based generator (Philox, Salmon et al., SC 2011) is asked for the numbers that belong
-    to an index. So a resumed run goes on in the same stream, and ranks that see disjoint indices never share noise.
+    Nothing is stored: a counter-based generator (Philox, Salmon et al., SC 2011) gives the numbers of an index. So a
+    resumed run continues in the same stream, and ranks that see disjoint indices never share noise.
 
     Args:
-        noise_dim (int): Length of a noise vector.
-        seed (int, optional): Seed of the noise. Defaults to None: in training that of the run (``randomness.seed``).
-        length (int): Vectors in the dataset. Defaults to so many that no run reaches the end; validation takes a few.
+        noise_dim (int, optional): Length of a noise vector. Defaults to that of the run's generator.
+        seed (int, optional): Seed of the noise. Defaults to that of the run (``randomness.seed``).
+        length (int): Vectors in the dataset. Defaults to more than any run needs; validation takes a few.
     """
 
     # mmengine looks for the classes of a dataset here; noise has none.
     metainfo: dict = {}
 
-    def __init__(self, noise_dim: int, seed: int | None = None, length: int = 2**48) -> None:
-        require_positive('{} of NoiseDataset', noise_dim=noise_dim, length=length)
+    def __init__(self, noise_dim: int | None = None, seed: int | None = None, length: int = 2**48) -> None:
+        require_positive(
+            '{} of NoiseDataset', length=length, **({} if noise_dim is None else dict(noise_dim=noise_dim))
+        )
         self.noise_dim = noise_dim
         self.seed = seed
         self.length = length
-        self._counts = -(-noise_dim // _WORDS_PER_COUNT)
+
+    def complete(self, noise_dim: int, seed: int) -> None:
+        """Set what was not given."""
+        self.noise_dim = noise_dim if self.noise_dim is None else self.noise_dim
+        self.seed = seed if self.seed is None else self.seed
 
     def __len__(self) -> int:
         return self.length
@@ -47,13 +53,18 @@ class NoiseDataset(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> Tensor:
         """The noise vectors [len(indices), noise_dim] of a whole batch, made at once."""
+        if self.noise_dim is None:
+            raise DistillError(
+                'the noise has no length yet: set noise_dim of NoiseDataset, or let a training loop do so'
+            )
+        counts = -(-self.noise_dim // _WORDS_PER_COUNT)
         indices = np.asarray(indices, dtype=np.int64)
         first, span = int(indices.min()), int(np.ptp(indices)) + 1
         if span > 64 * len(indices):  # a batch picked from all over the stream, rather than a slice of it
             return torch.cat([self.__getitems__([i]) for i in indices])
         # Key and counter are two words each of their own; a seed never runs into another's stream.
-        words = np.random.Philox(key=self.seed or 0, counter=first * self._counts).random_raw(
-            span * self._counts * _WORDS_PER_COUNT
+        words = np.random.Philox(key=self.seed or 0, counter=first * counts).random_raw(
+            span * counts * _WORDS_PER_COUNT
         )
         words = words.reshape(span, -1)[indices - first, : self.noise_dim]
         # 53 random bits to the middle of their interval in (0, 1), and through the inverse normal distribution.
@@ -69,8 +80,7 @@ class NoiseSampler(Sampler):
 
     Args:
         dataset (NoiseDataset): The noise.
-        seed (int, optional): Taken for the Runner's sake, which passes it to every sampler; the order has no chance
-            in it.
+        seed (int, optional): Ignored. The Runner passes it to every sampler.
     """
 
     def __init__(self, dataset: NoiseDataset, seed: int | None = None) -> None:

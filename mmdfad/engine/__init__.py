@@ -1,8 +1,13 @@
-"""What runs the game: loop, optimizers, hooks."""
+"""Loop, optimizers and hooks."""
 
 from .hooks import *  # noqa: F403
 from .log_processor import DistillLogProcessor
-from .loops import AdversarialDistillLoop
-from .optim import BFloat16OptimWrapper, PlayerOptimWrapperConstructor
+from .loop import AdversarialDistillLoop
+from .optim import BFloat16OptimWrapper, DistillOptimWrapperConstructor
 
-__all__ = ['AdversarialDistillLoop', 'BFloat16OptimWrapper', 'DistillLogProcessor', 'PlayerOptimWrapperConstructor']
+__all__ = [
+    'AdversarialDistillLoop',
+    'BFloat16OptimWrapper',
+    'DistillLogProcessor',
+    'DistillOptimWrapperConstructor',
+]

@@ -7,7 +7,7 @@ from mmdfad.registry import LOG_PROCESSORS
 
 @LOG_PROCESSORS.register_module()
 class DistillLogProcessor(LogProcessor):
-    """mmengine's, by iteration, with the training iterations named rounds.
+    """mmengine's log processor, by iteration, which calls the training iterations rounds.
 
     Args:
         window_size (int): Rounds that logged values are averaged over. Defaults to 10.
@@ -19,5 +19,8 @@ class DistillLogProcessor(LogProcessor):
 
     def get_log_after_iter(self, runner: Runner, batch_idx: int, mode: str) -> tuple[dict, str]:
         """See mmengine."""
+        round_log = getattr(runner.train_loop, 'round_log', None) if mode == 'train' else None
+        if round_log is not None:
+            round_log.flush()
         tag, line = super().get_log_after_iter(runner, batch_idx, mode)
         return tag, line.replace('Iter(train)', 'Round(train)', 1)

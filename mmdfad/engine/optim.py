@@ -1,76 +1,109 @@
-"""One optimizer for each player."""
+"""One optimizer for the student and one for the generator."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from mmengine.dist import all_reduce_params, get_world_size
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
-from torch import nn
+from torch import Tensor, nn
 
+from mmdfad.models.distiller import PHASES
 from mmdfad.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import unwrap
 
-PLAYERS = ('student', 'generator')
-# Of torch, with an implementation that goes through the weights once. On GPUs torch chooses a fast one by itself.
+LEARNERS = tuple(PHASES.values())
+# Optimizers of torch that have a fused implementation on CPUs. On GPUs torch chooses a fast one by itself.
 FUSED_ON_CPU = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class PlayerOptimWrapperConstructor:
+class DistillOptimWrapperConstructor:
     """Builds the optimizers of student and generator, each by mmengine's own rules.
 
-    So each player may have its own ``type``, ``constructor``, ``paramwise_cfg``, ``clip_grad``,
-    ``accumulative_counts``, ...::
+    So each may have its own ``type``, ``constructor``, ``paramwise_cfg``, ``clip_grad``, ``accumulative_counts``, ...::
 
         optim_wrapper = dict(
-            constructor='mmdfad.PlayerOptimWrapperConstructor',
+            constructor='mmdfad.DistillOptimWrapperConstructor',
             amp_dtype='auto',
             student=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9), paramwise_cfg=dict(norm_decay_mult=0.)),
             generator=dict(optimizer=dict(type='Adam', lr=1e-3)))
 
-    ``amp_dtype`` is the type that the forward passes of a player's steps compute in: ``'float32'``, ``'bfloat16'``,
-    ``'float16'`` (with dynamic loss scaling, on accelerators), or ``'auto'`` for the fastest that the device computes
-    in hardware (:func:`fastest_dtype`). Given for both, or for a player alone in its own part. Without it, a player's
-    ``type`` decides, as in mmengine.
+    ``amp_dtype`` is the type of the forward passes in the steps that update the student or the generator:
+    ``'float32'``, ``'bfloat16'``, ``'float16'`` (with dynamic loss scaling, on accelerators), or ``'auto'`` for the
+    fastest that the device computes in hardware (:func:`fastest_dtype`). It is given for both, or in the part of one.
+    Without it the ``type`` decides, as in mmengine.
 
-    SGD, Adam and AdamW are ``fused`` on CPUs, unless their config says which implementation to take.
+    SGD, Adam and AdamW are ``fused`` on CPUs, unless their config chooses an implementation. With many ranks, gradients
+    are averaged over the ranks before each update.
 
     Args:
         optim_wrapper_cfg (dict): ``student`` and ``generator``, an optimizer wrapper config each, and ``amp_dtype``.
-        paramwise_cfg (dict, optional): Must be None: it belongs to a player.
+        paramwise_cfg (dict, optional): Must be None: it belongs to the part of one.
 
     Raises:
-        DistillError: If a player is missing or something else is there.
+        DistillError: If one of the two is missing or something else is there.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         # mmpretrain's and mmseg's base schedules bring a type of their own.
         found = set(optim_wrapper_cfg) - {'type', 'amp_dtype'}
-        if found != set(PLAYERS) or paramwise_cfg is not None:
+        if found != set(LEARNERS) or paramwise_cfg is not None:
             raise DistillError(
-                f'optim_wrapper must have the keys {list(PLAYERS)} beside constructor, each with an optimizer, but '
+                f'optim_wrapper must have the keys {list(LEARNERS)} beside constructor, each with an optimizer, but '
                 f'found {sorted(found | ({"paramwise_cfg"} if paramwise_cfg else set()))}'
             )
         common = dict(amp_dtype=optim_wrapper_cfg.get('amp_dtype'))
-        self.cfgs = {player: {**common, **optim_wrapper_cfg[player]} for player in PLAYERS}
+        self.cfgs = {name: {**common, **optim_wrapper_cfg[name]} for name in LEARNERS}
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
         """Build for a distiller, wrapped or not. A generator that learns nothing gets no optimizer."""
         distiller = unwrap(model)
-        parts = dict(student=distiller.student_player.model, generator=distiller.generator)
-        return OptimWrapperDict(
-            **{
-                player: build_optim_wrapper(part, _complete(self.cfgs[player], player, distiller.device))
-                for player, part in parts.items()
-                if any(True for _ in part.parameters())
-            }
-        )
+        modules = dict(student=distiller.student.model)
+        if distiller.generator.learns:
+            modules['generator'] = distiller.generator.learner
+        wrappers = {}
+        for name, module in modules.items():
+            wrappers[name] = build_optim_wrapper(module, _complete(self.cfgs[name], name, distiller.device))
+            if get_world_size() > 1:
+                _average_gradients(wrappers[name])
+        return OptimWrapperDict(**wrappers)
 
 
-def _complete(cfg: dict, player: str, device: torch.device) -> dict:
-    """A player's optimizer wrapper config with the type that its ``amp_dtype`` asks for, and a fast optimizer."""
+def _average_gradients(optim_wrapper: OptimWrapper) -> None:
+    """Let an optimizer wrapper average the gradients over the ranks before each step.
+
+    It does so before it clips and unscales them. ``DistributedDataParallel`` would need the forward pass to go through
+    it, which generators that update themselves in their own way do not do.
+    """
+    step = optim_wrapper.step
+
+    def averaged_step(**kwargs) -> None:
+        all_reduce_params([*pending_gradients(optim_wrapper).values()], op='mean')
+        step(**kwargs)
+
+    optim_wrapper.step = averaged_step
+
+
+def pending_gradients(optim_wrapper: OptimWrapper) -> dict[int, Tensor]:
+    """The gradients of the parameters that have one, by their number in the optimizer."""
+    return {i: p.grad for i, p in enumerate(_parameters(optim_wrapper)) if p.grad is not None}
+
+
+def restore_gradients(optim_wrapper: OptimWrapper, gradients: dict[int, Tensor]) -> None:
+    """Undo :func:`pending_gradients` in another process."""
+    for i, parameter in enumerate(_parameters(optim_wrapper)):
+        parameter.grad = gradients[i].to(parameter) if i in gradients else None
+
+
+def _parameters(optim_wrapper: OptimWrapper) -> list[nn.Parameter]:
+    return [p for group in optim_wrapper.param_groups for p in group['params']]
+
+
+def _complete(cfg: dict, name: str, device: torch.device) -> dict:
+    """An optimizer wrapper config with the type that its ``amp_dtype`` asks for, and a fused optimizer."""
     cfg = dict(cfg)
     dtype = cfg.pop('amp_dtype')
     if 'optimizer' in cfg:
@@ -78,14 +111,14 @@ def _complete(cfg: dict, player: str, device: torch.device) -> dict:
     if dtype is None:
         return cfg
     if 'type' in cfg:
-        raise DistillError(f'give either optim_wrapper.{player}.type={cfg["type"]!r} or amp_dtype={dtype!r}, not both')
+        raise DistillError(f'give either optim_wrapper.{name}.type={cfg["type"]!r} or amp_dtype={dtype!r}, not both')
     return {**cfg, **amp_settings(dtype, device)}
 
 
 def _fused(optimizer: dict, device: torch.device) -> dict:
     kind = optimizer.get('type')
     kind = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
-    chosen = {'foreach', 'differentiable'} & set(optimizer)  # which exclude it
+    chosen = {'foreach', 'differentiable'} & set(optimizer)  # these exclude it
     fused = device.type == 'cpu' and kind in FUSED_ON_CPU and not chosen
     return {'fused': True, **optimizer} if fused else optimizer
 
@@ -131,9 +164,9 @@ def fastest_dtype(device: torch.device) -> str:
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """Autocast to bf16 on any device. bf16 has the range of fp32, so that no gradient needs scaling.
+    """Autocast to bf16 on any device. bf16 has the range of fp32, so gradients need no scaling.
 
-    mmengine's ``AmpOptimWrapper`` is for accelerators only, and scales always.
+    mmengine's ``AmpOptimWrapper`` works on accelerators only, and always scales.
     """
 
     @contextmanager

@@ -1,10 +1,11 @@
-"""Networks, losses and what connects them."""
+"""Networks, generators, objectives and starts, and the distiller that connects them."""
 
-from .augment import *  # noqa: F403
 from .backbones import *  # noqa: F403
-from .distillers import *  # noqa: F403
-from .distributed import *  # noqa: F403
+from .distiller import AdversarialDistiller
+from .distributed import DistributedDistiller
 from .generators import *  # noqa: F403
-from .losses import *  # noqa: F403
-from .replay import *  # noqa: F403
-from .torch_classifier import *  # noqa: F403
+from .objectives import *  # noqa: F403
+from .starts import *  # noqa: F403
+from .torch_classifier import TorchClassifier
+
+__all__ = ['AdversarialDistiller', 'DistributedDistiller', 'TorchClassifier']

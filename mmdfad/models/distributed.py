@@ -1,45 +1,38 @@
-"""The players on many ranks."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""A distiller on many ranks."""
 
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
 
 from mmdfad.registry import MODEL_WRAPPERS
 
-__all__ = ['DistributedDistiller']
+from .base_distiller import BaseDistiller
 
 
 @MODEL_WRAPPERS.register_module()
 class DistributedDistiller(nn.Module):
-    """Trains student and generator on many ranks, each through torch's ``DistributedDataParallel``.
+    """Prepares student and teacher for many ranks.
 
-    Each player that is being trained has its own, which sums gradients over the ranks while backward is still running,
-    and not at all in steps that only accumulate. So no step has parameters that get no gradient, and
-    ``find_unused_parameters`` is never needed. The teacher learns nothing and is not wrapped. Names in checkpoints are
-    those of the distiller alone: a run goes on with any number of ranks.
+    Each rank runs the whole distiller on its part of a batch. The optimizers average the gradients over the ranks
+    before each update (:class:`~mmdfad.engine.DistillOptimWrapperConstructor`), and the loop averages the batch norm
+    statistics after each round. Names in checkpoints are those of the distiller alone, so a run resumes with any
+    number of ranks.
 
-    With ``model.shard_teacher`` each rank holds a part of the teacher's weights, and has those of a layer whole only
-    when it is computed (torch's FSDP). The teacher is read on every rank's host, and never whole on a device.
+    With ``model.teacher.shard=True`` each rank holds a part of the teacher's weights, and has those of a layer whole
+    only while it is computed (torch's ``fully_shard``). Each rank's host reads the whole teacher; no device holds it.
 
-    Buffers, such as the statistics of batch norm, are left to the loop, which averages them after each round.
-
-    Losses are those of each rank's own part of the batch. Where they are means over images, as L1 or KL, two ranks of
-    half the batch are one rank of the whole; where they are not, as log(1+L1) or batch statistics, they are nearly.
+    Losses are those of each rank's part of the batch. If they are means over images, as L1 and KL, two ranks with half
+    the batch equal one rank with the whole. For others, as log(1+L1) or batch statistics, this holds only nearly.
 
     Args:
-        module (nn.Module): The :class:`~mmdfad.models.AdversarialDistiller`.
+        module (BaseDistiller): The :class:`~mmdfad.models.AdversarialDistiller`.
         sync_bn (bool): Normalise the student's batch norms over the batches of all ranks. Those that are ``SyncBN`` in
-            its own config are anyway. Not on CPUs, where torch has none. Defaults to False.
-        kwargs: Other arguments of ``DistributedDataParallel``, such as ``bucket_cap_mb``.
+            the student's config are always synchronised. On CPUs none is, as torch has no such batch norm there.
+            Defaults to False.
     """
 
-    def __init__(self, module: nn.Module, sync_bn: bool = False, **kwargs) -> None:
+    def __init__(self, module: BaseDistiller, sync_bn: bool = False) -> None:
         super().__init__()
         self.module = module
         if module.device.type == 'cpu':
@@ -48,25 +41,9 @@ class DistributedDistiller(nn.Module):
             revert_sync_batchnorm(module.student)
         elif sync_bn:
             nn.SyncBatchNorm.convert_sync_batchnorm(module.student)
-        if module.shard_teacher:
-            module.teacher_record  # noqa: B018  # its checksum is of the whole weights
-            _shard(module.teacher)
-        # In a dict, and not in the module tree: the players are there already.
-        self._parallel = {
-            name: DistributedDataParallel(player, broadcast_buffers=False, gradient_as_bucket_view=True, **kwargs)
-            for name, player in (('student', module.student), ('generator', module.generator))
-            if any(p.requires_grad for p in player.parameters())
-        }
-
-    def imitation_step(self, batch: Tensor | dict, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
-        """See :class:`~mmdfad.models.AdversarialDistiller`."""
-        with self._training('student'):
-            return self.module.imitation_step(batch, optim_wrapper)
-
-    def generation_step(self, noise: Tensor, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
-        """See :class:`~mmdfad.models.AdversarialDistiller`."""
-        with self._training('generator'):
-            return self.module.generation_step(noise, optim_wrapper)
+        if module.teacher.shard:
+            module.teacher_record  # noqa: B018  # compute its checksum while its weights are whole
+            _shard(module.teacher.logits)
 
     def val_step(self, data: Tensor | dict) -> list:
         """See :class:`~mmdfad.models.AdversarialDistiller`."""
@@ -75,24 +52,14 @@ class DistributedDistiller(nn.Module):
     test_step = val_step
 
     def forward(self, *args, **kwargs) -> Tensor | list | dict:
-        """The student's own, without communication."""
+        """Run the student's own forward, without communication."""
         return self.module(*args, **kwargs)
-
-    @contextmanager
-    def _training(self, name: str) -> Iterator[None]:
-        """Let the forward pass of one player go through its parallel form."""
-        parts, player = self.module._modules, self.module._modules[name]
-        parts[name] = self._parallel.get(name, player)
-        try:
-            yield
-        finally:
-            parts[name] = player
 
 
 def _shard(teacher: nn.Module) -> None:
-    """Split a teacher by the elements of its outermost layer lists; what is in none is split as a whole.
+    """Split a teacher by the elements of its outermost layer lists, and what is in none of them as a whole.
 
-    Only these are sure to be called as modules, at which moment their weights are gathered: mmseg, for one, calls other
+    Only these are sure to be called as modules, which is when their weights are gathered. mmseg, for one, calls other
     methods of its heads.
     """
     parts = [teacher]
@@ -103,4 +70,4 @@ def _shard(teacher: nn.Module) -> None:
                 fully_shard(child)
             else:
                 parts.append(child)
-    fully_shard(teacher, reshard_after_forward=True)  # which is not the default of what is called first
+    fully_shard(teacher, reshard_after_forward=True)  # not the default for the module that is called first

@@ -10,15 +10,17 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from .errors import DistillError
 
+# Prefix of a path that makes mmengine read a checkpoint with `read_checkpoint`.
+CHECKED = 'checked:'
 # torch's own switches, which hold for every torch.load.
 _ONLY_WEIGHTS, _ANYTHING = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 _REFUSED = re.compile(r'GLOBAL (\S+) (?:was not an allowed|whose module)|Trying to (?:call|instantiate)')
 
 
 def read_checkpoint(path: str, where: str) -> dict:
-    """Read a checkpoint that holds tensors and plain values, and nothing that would run as a program.
+    """Read a checkpoint that holds only tensors and plain values, and nothing that would run as a program.
 
-    mmengine tries that too, but goes on to run whatever is in the file if it does not succeed.
+    mmengine tries that too, but if it fails, it runs whatever is in the file.
 
     Args:
         path (str): A path or URL.
@@ -26,7 +28,7 @@ def read_checkpoint(path: str, where: str) -> dict:
 
     Raises:
         DistillError: If there is more in it.
-        Exception: What torch or the file system make of a damaged or missing file.
+        Exception: Whatever torch or the file system raise for a damaged or missing file.
     """
     try:
         with _only_weights():
@@ -43,6 +45,12 @@ def read_checkpoint(path: str, where: str) -> dict:
             f'whoever made the file, set the environment variable {_ANYTHING}=1; better, save it anew with its '
             'state_dict alone'
         ) from error
+
+
+@CheckpointLoader.register_scheme(prefixes=CHECKED)
+def _read_checked(filename: str, map_location: str | None = None) -> dict:
+    path = filename.removeprefix(CHECKED)
+    return read_checkpoint(path, f'the checkpoint {path}')
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The one exception that users are meant to read."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -25,6 +25,22 @@ def require_positive(where: str, **values: int) -> None:
     for key, value in values.items():
         if not isinstance(value, int) or value < 1:
             raise DistillError(f'{where.format(key)} must be a positive whole number, but found {value!r}')
+
+
+def as_pair(size: int | Sequence[int], key: str) -> tuple[int, int]:
+    """A size as height and width.
+
+    Args:
+        size (int | Sequence[int]): One number for both, or (height, width).
+        key (str): Where it stands in the config, for messages.
+
+    Raises:
+        DistillError: If it is not one or two positive whole numbers.
+    """
+    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
+        raise DistillError(f'{key} must be a positive whole number or two, (height, width), but found {size!r}')
+    return pair
 
 
 @contextmanager

@@ -3,12 +3,27 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from mmengine.analysis import FlopAnalyzer
-from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
+
+T = TypeVar('T')
+
+
+class Shared(Generic[T]):
+    """Keeps a value, such as a module, outside the module tree. Copies share it.
+
+    Args:
+        value (T): The value.
+    """
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __deepcopy__(self, memo: dict) -> 'Shared[T]':
+        return self
 
 
 class ModelSize(NamedTuple):
@@ -28,14 +43,6 @@ class ModelSize(NamedTuple):
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside a wrapper for several devices, or the model itself."""
     return model.module if is_model_wrapper(model) else model
-
-
-def has_to_probe(distiller: nn.Module) -> bool:
-    """Whether this rank has to run the players where the first one looks at them.
-
-    All ranks do if the teacher is split over them, the first alone otherwise.
-    """
-    return is_main_process() or distiller.shard_teacher
 
 
 @contextmanager

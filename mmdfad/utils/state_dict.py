@@ -36,7 +36,7 @@ def explain_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
     )
 
 
-def remade_names(model: nn.Module) -> set[str]:
+def regenerated_names(model: nn.Module) -> set[str]:
     """What a model makes by itself and drops from every state dict that it loads, its own included, as SwinV2 does."""
     return set(model.load_state_dict(model.state_dict(), strict=False).missing_keys)
 

@@ -1,7 +1,7 @@
 # Small real models and few rounds: a distillation of seconds that has everything a real one has.
 _base_ = [
     '../../configs/_base_/generators/upsample_32.py',
-    '../../configs/_base_/schedules/dfad_40e.py',
+    '../../configs/_base_/schedules/dfad_2k.py',
     '../../configs/_base_/default_runtime.py',
 ]
 default_scope = 'mmpretrain'
@@ -23,10 +23,10 @@ model = dict(
     ),
     generator=dict(noise_dim=16, image_size=16, width=16),
 )
-train_dataloader = dict(batch_size=8, dataset=dict(noise_dim=16))
+train_dataloader = dict(batch_size=8)
 param_scheduler = dict(
     student=[dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=3)],
     generator=[dict(type='CosineAnnealingLR', by_epoch=False, T_max=20, end=20)],
 )
-train_cfg = dict(max_iters=6, imitation_steps=2)
+train_cfg = dict(max_iters=6, phases=[dict(name='imitation', steps=2), dict(name='generation', steps=1)])
 default_hooks = dict(checkpoint=dict(interval=2, max_keep_ckpts=2), logger=dict(interval=1))

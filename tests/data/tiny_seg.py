@@ -57,6 +57,6 @@ model = dict(
     teacher=dict(**segmentor(8, align_corners=True, dropout_ratio=0.1), checkpoint=None),
     student=segmentor(4, align_corners=False, dropout_ratio=0.0),
     generator=dict(image_size=(32, 24)),
-    generation_loss=dict(type='mmdfad.LogL1Discrepancy'),
+    generation=[dict(type='mmdfad.LogL1Discrepancy')],
 )
 train_dataloader = dict(batch_size=4)

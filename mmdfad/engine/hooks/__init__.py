@@ -1,5 +1,6 @@
 """Hooks."""
 
+from .acceleration import AccelerationHook
 from .checkpoint import DistillCheckpointHook
 from .export import ExportStudentHook
 from .health import TrainingHealthHook
@@ -8,6 +9,7 @@ from .summary import DistillSummaryHook
 from .synthetic import SyntheticImageHook
 
 __all__ = [
+    'AccelerationHook',
     'DistillCheckpointHook',
     'DistillSummaryHook',
     'ExportStudentHook',

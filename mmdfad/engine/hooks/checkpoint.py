@@ -4,14 +4,15 @@ import logging
 from collections import deque
 from pathlib import Path
 
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import all_reduce_params, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmdfad.engine.optim import pending_gradients, restore_gradients
 from mmdfad.registry import HOOKS
 from mmdfad.utils import DistillError
 from mmdfad.utils.atomic import ATOMIC_BACKEND, atomic_write
-from mmdfad.utils.checkpoint import read_checkpoint
+from mmdfad.utils.checkpoint import CHECKED
 from mmdfad.utils.model import unwrap
 from mmdfad.utils.state_dict import explain_mismatch
 
@@ -20,14 +21,14 @@ from mmdfad.utils.state_dict import explain_mismatch
 class DistillCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, by round, for distillation.
 
-    A checkpoint holds student, generator, optimizers, schedulers and the round, and records whose student it is:
-    ``meta['teacher']`` has the path of the teacher's checkpoint and the SHA-256 of its weights. Beyond mmengine's:
+    A checkpoint holds student, generator, optimizers, schedulers and the round. ``meta['teacher']`` has the path of the
+    teacher's checkpoint and the SHA-256 of its weights. Beyond mmengine's hook:
 
     - files are written atomically, and an old checkpoint is removed only after the new one is complete;
+    - gradients that are being accumulated are saved, so that a run resumes exactly in the middle;
     - a student or generator that is not finite is not saved over a good one;
-    - training does not resume from a checkpoint of another teacher, nor load one that does not fit, nor one that would
-      run code;
-    - resuming with another number of ranks or another batch size works, and says what it changes.
+    - training does not resume from a checkpoint with another teacher, with other networks, or with code in it;
+    - resuming with another number of ranks or another batch size works, and the log says what it changes.
 
     Args:
         interval (int): Rounds between checkpoints. Defaults to -1: only the last one.
@@ -48,23 +49,23 @@ class DistillCheckpointHook(CheckpointHook):
             )
 
     def before_run(self, runner: Runner) -> None:
-        """Refuse a checkpoint that would run code, before mmengine reads it."""
+        """Let mmengine read a checkpoint in the way that never runs what is in it."""
         source = runner._load_from or (find_latest_checkpoint(runner.work_dir) if runner._resume else None)
-        if source is not None:
-            read_checkpoint(source, f'the checkpoint {source}')
+        if source is not None and not source.startswith(CHECKED):
+            runner._load_from = f'{CHECKED}{source}'
 
     def before_train(self, runner: Runner) -> None:
         """See mmengine."""
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
-            # mmengine's drops what is too old when something new comes in; here it goes after the new is complete.
+            # mmengine's deque drops the oldest when the new one comes in; here it goes after the new one is complete.
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Sign the checkpoint with the teacher.
+        """Add the teacher's record and pending gradients to the checkpoint.
 
         Raises:
-            DistillError: If there are values in it that are not finite.
+            DistillError: If it has values that are not finite.
         """
         broken = [k for k, v in checkpoint['state_dict'].items() if v.is_floating_point() and not v.isfinite().all()]
         if broken:
@@ -75,12 +76,15 @@ class DistillCheckpointHook(CheckpointHook):
             )
         checkpoint['meta']['teacher'] = unwrap(runner.model).teacher_record
         checkpoint['meta']['ranks'] = _ranks(runner)
+        pending = {name: wrapper for name, wrapper in runner.optim_wrapper.items() if not wrapper.should_update()}
+        if pending and self.save_optimizer:
+            checkpoint['gradients'] = {name: pending_gradients(wrapper) for name, wrapper in pending.items()}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse what does not belong to this run.
 
         Raises:
-            DistillError: If the checkpoint is of another teacher (when resuming), or of other networks.
+            DistillError: If the checkpoint has another teacher (when resuming), or other networks.
         """
         problem = explain_mismatch(unwrap(runner.model).state_dict(), checkpoint.get('state_dict', {}))
         if problem:
@@ -99,6 +103,8 @@ class DistillCheckpointHook(CheckpointHook):
             )
         if runner._resume:
             _explain_ranks(checkpoint['meta'].get('ranks'), _ranks(runner), runner.logger)
+            for name, gradients in checkpoint.get('gradients', {}).items():
+                restore_gradients(runner.optim_wrapper[name], gradients)
 
     def save_unless_saved(self, runner: Runner) -> None:
         """Save a checkpoint of this round, unless the hook has just done so."""
@@ -108,6 +114,7 @@ class DistillCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """mmengine's, in the order that never leaves the run without a good checkpoint: write, point, remove."""
+        self._average_pending(runner)
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
             self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
@@ -128,13 +135,20 @@ class DistillCheckpointHook(CheckpointHook):
                 atomic_write(f'{runner.work_dir}/last_checkpoint', self.last_ckpt.encode())
         except OSError as error:
             raise DistillError(
-                f'cannot write {self.last_ckpt}: {error}. Checkpoints that were complete before are untouched; make '
-                'room, or set --work-dir elsewhere, and go on with --resume'
+                f'cannot write {self.last_ckpt}: {error}. Earlier checkpoints are untouched; make room, or set '
+                '--work-dir elsewhere, and continue with --resume'
             ) from error
         while 0 < self.max_keep_ckpts < len(self.keep_ckpt_ids):
             old = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
             if is_main_process() and self.file_backend.isfile(old):
                 self.file_backend.remove(old)
+
+    def _average_pending(self, runner: Runner) -> None:
+        """Average gradients that are being accumulated, as only those of the first rank are saved."""
+        if get_world_size() > 1:
+            for wrapper in runner.optim_wrapper.values():
+                if not wrapper.should_update():
+                    all_reduce_params([*pending_gradients(wrapper).values()], op='mean')
 
 
 def _ranks(runner: Runner) -> dict[str, int]:
@@ -145,21 +159,21 @@ def _ranks(runner: Runner) -> dict[str, int]:
 
 
 def _explain_ranks(before: dict[str, int] | None, now: dict[str, int], logger: logging.Logger) -> None:
-    """Say what is different from now on, if the ranks or their batches are."""
+    """Warn of what will be different, if the ranks or their batches are."""
     if before is None or before == now:
         return
     total_before, total_now = (r['world_size'] * r['batch_size'] for r in (before, now))
-    changes = ['chance within a round (dropout, augmentation, replay) falls differently']
+    changes = ['random numbers within a round (of dropout, for example) differ']
     if total_before != total_now:
         changes += [
-            f'a step sees {total_now} images in place of {total_before}',
-            'the noise goes on at another place of its stream',
+            f'a step sees {total_now} images instead of {total_before}',
+            'the noise continues at another place in its stream',
             'learning rates stay those of the checkpoint, also with auto_scale_lr',
         ]
     if before['batch_size'] != now['batch_size']:
         changes.append('batch norm that is not synchronised normalises over another number of images')
     logger.warning(
-        f'Resuming with {now["world_size"]} rank(s) of batch {now["batch_size"]} what ran with {before["world_size"]} '
-        f'of batch {before["batch_size"]}, so the run will not be bitwise the one it would have been: '
+        f'Resuming with {now["world_size"]} rank(s) of batch {now["batch_size"]} a run that had {before["world_size"]} '
+        f'of batch {before["batch_size"]}. The result will differ from that of a run without interruption: '
         f'{"; ".join(changes)}.'
     )

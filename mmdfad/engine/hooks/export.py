@@ -10,12 +10,12 @@ from mmdfad.utils.model import unwrap
 
 @HOOKS.register_module()
 class ExportStudentHook(Hook):
-    """Keeps ``student.py`` and ``student.pth`` in the work directory in step with the latest checkpoint.
+    """Writes ``student.py`` and ``student.pth`` into the work directory with each checkpoint.
 
-    They are a plain mmpretrain or mmseg model that the stock tools load; with an EMA hook, the averaged student.
+    They are a plain mmpretrain or mmseg model that the stock tools load. With an EMA hook it is the averaged student.
     """
 
-    # After every hook that changes what is saved, such as EMAHook.
+    # After every hook that changes the checkpoint, such as EMAHook.
     priority = 'LOWEST'
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -26,10 +26,9 @@ class ExportStudentHook(Hook):
             checkpoint (dict): What it is about to save.
         """
         distiller = unwrap(runner.model)
-        teacher, student = distiller.teacher_player, distiller.student_player
-        dataset_meta = teacher.meta_in(runner.cfg)  # the student speaks of the teacher's classes
+        dataset_meta = distiller.teacher.meta_in(runner.cfg)  # the student has the teacher's classes
         checkpoint['meta']['student'] = dict(dataset_meta=dataset_meta)
-        state = distiller.plain_student_state(checkpoint['state_dict'])
+        state = distiller.student_state(checkpoint['state_dict'])
         meta = dict(dataset_meta=dataset_meta, iter=checkpoint['meta']['iter'])
-        config_file, _ = write_student(runner.work_dir, student_config(runner.cfg, student.cfg), state, meta)
+        config_file, _ = write_student(runner.work_dir, student_config(runner.cfg, distiller.student.cfg), state, meta)
         runner.logger.info(f'Exported the student to {config_file.with_suffix(".{py,pth}")}')

@@ -1,4 +1,4 @@
-"""Leaving in good order when asked to."""
+"""Stopping in good order when asked to."""
 
 import os
 import shlex
@@ -6,6 +6,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,30 +22,28 @@ from mmdfad.registry import HOOKS
 from .checkpoint import DistillCheckpointHook
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Seconds in which the same request may come again: terminals signal every process, and launchers pass signals on.
+# Seconds in which the same signal may arrive twice: terminals signal every process, and launchers pass signals on.
 _ECHO = 2.0
 
 
 @HOOKS.register_module()
 class PreemptionHook(Hook):
-    """On SIGTERM or SIGINT, finishes the round, saves a checkpoint, says how to go on, and ends the run without error.
+    """On SIGTERM or SIGINT, finishes the round, saves a checkpoint, prints how to resume, and ends without an error.
 
-    Clusters send SIGTERM before they take a machine away; SIGINT is Ctrl-C. Of many ranks it is enough that one is
-    asked: all of them stop after the same round. A second signal, some seconds later, ends the process at once.
+    Clusters send SIGTERM before they take a machine away; SIGINT is Ctrl-C. With many ranks, one signal to any of them
+    is enough: all stop after the same round. A second signal, some seconds later, ends the process at once.
     """
 
-    # After everything that changes what is saved, or decides whether training goes on.
+    # After everything that changes what is saved, or decides whether training continues.
     priority = 'LOWEST'
 
     def __init__(self) -> None:
         self._asked_at: float | None = None
-        self._previous: dict[int, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Listen. Only the main thread of a program can."""
+        """Listen for signals until training ends."""
         self._pid = os.getpid()
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) or signal.SIG_DFL for number in SIGNALS}
+        runner.train_loop.exit_stack.enter_context(self._listening())
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -56,7 +56,7 @@ class PreemptionHook(Hook):
                 hook.save_unless_saved(runner)
         runner.train_loop.stop_training = True
         runner.logger.warning(
-            f'Stopped after round {runner.iter + 1} of {runner.max_iters}, as asked. Go on with\n  {resume_command()}'
+            f'Stopped after round {runner.iter + 1} of {runner.max_iters}. Continue with\n  {resume_command()}'
         )
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -65,9 +65,9 @@ class PreemptionHook(Hook):
             return
         if self._asked_at is None:
             self._asked_at = time.monotonic()
-            sys.stderr.write(f'{signal.Signals(number).name}: finishing the round; once more to end at once\n')
+            sys.stderr.write(f'{signal.Signals(number).name}: finishing the round; send it again to stop at once\n')
         elif time.monotonic() - self._asked_at > _ECHO:
-            self.release()
+            signal.signal(number, signal.SIG_DFL)
             os.kill(self._pid, number)
 
     def _anyone_asked(self) -> bool:
@@ -76,15 +76,22 @@ class PreemptionHook(Hook):
             all_reduce(asked, 'max')
         return bool(asked)
 
-    def release(self) -> None:
-        """Listen no more. The loop calls it however training ends."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Handle the signals in the context. Only the main thread of a program can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.signal(number, self._note) or signal.SIG_DFL for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 def resume_command() -> str:
-    """The command that goes on with this run, as far as the process can know how it was started."""
+    """The command that resumes this run, as far as the process can know how it was started."""
     if Path(sys.argv[0]).name != 'train.py':
         return 'resume=True in the config'
     # At the end it overrides a checkpoint that was named before.

@@ -1,4 +1,4 @@
-"""What the compression saves."""
+"""Sizes of teacher and student."""
 
 import torch
 from mmengine.dist import master_only
@@ -14,7 +14,7 @@ from mmdfad.utils.table import format_table
 class DistillSummaryHook(Hook):
     """Logs parameters, FLOPs and file size of teacher and student at the end of training.
 
-    Not of a teacher that is split over the ranks, of which none has the whole.
+    A teacher that is split over the ranks has no table, as no rank holds all of it.
     """
 
     priority = 'LOWEST'
@@ -23,13 +23,13 @@ class DistillSummaryHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Log the table."""
         distiller = unwrap(runner.model)
-        if distiller.shard_teacher:
+        if distiller.teacher.shard:
             return
         with torch.no_grad(), evaluating(distiller):
             images = distiller.generator(torch.zeros(2, distiller.generator.noise_dim, device=distiller.device))
             sizes = [
-                model_size(distiller.teacher, images),
-                model_size(unwrap(distiller.student), distiller.to_student_pixels(images)),
+                model_size(distiller.teacher.logits, images),
+                model_size(distiller.student.logits, distiller.student.pixels(images)),
             ]
         rows = [
             [name, f'{s.params:,}', f'{s.flops / 1e6:,.2f} M', f'{s.file_bytes / 2**20:,.2f} MiB']

@@ -1,4 +1,4 @@
-"""Pictures of what the generator makes."""
+"""Pictures of generated images."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,27 +10,23 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmdfad.datasets import NoiseDataset
+from mmdfad.engine.probe import must_probe, probe_noise
 from mmdfad.registry import HOOKS
-from mmdfad.utils.model import has_to_probe, unwrap
-
-# Noise that no training run with a seed of its own draws from.
-PROBE_SEED = 2**63 - 1
+from mmdfad.utils.model import unwrap
 
 
 @HOOKS.register_module()
 class SyntheticImageHook(Hook):
     """Sends a grid of generated images to every visualizer backend.
 
-    The images are made from the same noise every time, in eval mode, and shown as the colours that the teacher's
-    normalised pixels stand for. Below each stands what teacher and student take it for; of a segmentor the two label
-    maps stand beside it, in the colours of the dataset. Looking changes nothing: a run with this hook and one without
-    it train the same student.
+    The images come from the same noise every time, with the generator in eval mode. The teacher's normalised pixels are
+    shown as colours. Below each image are the labels of teacher and student. For a segmentor the two label maps are
+    beside it, in the colours of the dataset. The hook does not change the run.
 
     Args:
-        interval (int): Rounds between grids; there is one more after the last round. Defaults to 100.
+        interval (int): Rounds between grids. One more follows the last round. Defaults to 100.
         num_images (int): Images in a grid. Defaults to 32.
-        min_tile (int): Smaller images are enlarged, by a whole factor, to at least so many pixels. Defaults to 96.
+        min_tile (int): Smaller images are enlarged by a whole factor to at least this many pixels. Defaults to 96.
     """
 
     priority = 'LOW'
@@ -43,8 +39,8 @@ class SyntheticImageHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Draw the noise once, and look up names and colours of the classes."""
         distiller = unwrap(runner.model)
-        self.noise = NoiseDataset(distiller.generator.noise_dim, PROBE_SEED).__getitems__(range(self.num_images))
-        meta = distiller.teacher_player.meta_in(runner.cfg)
+        self.noise = probe_noise(distiller, self.num_images)
+        meta = distiller.teacher.meta_in(runner.cfg)
         numbers = range(distiller.num_classes)
         self.classes = meta.get('classes') or [str(i) for i in numbers]
         hues = colormaps['hsv']([i / distiller.num_classes for i in numbers])[:, :3] * 255
@@ -55,16 +51,16 @@ class SyntheticImageHook(Hook):
     ) -> None:
         """Draw a grid when it is time."""
         due = self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)
-        if due and has_to_probe(unwrap(runner.model)):
+        if due and must_probe(unwrap(runner.model)):
             self._draw(runner)
 
     def _draw(self, runner: Runner) -> None:
         distiller = unwrap(runner.model)
-        images, student_labels, teacher_labels = distiller.probe(self.noise)
+        images, student_logits, teacher_logits = distiller.probe(self.noise)
         if not is_main_process():
             return
-        pictures = distiller.teacher_pixels.to_rgb(images).permute(0, 2, 3, 1)
-        columns = (v.cpu().numpy() for v in (pictures, teacher_labels, student_labels))
+        pictures = distiller.teacher.pixel_space.to_rgb(images).permute(0, 2, 3, 1)
+        columns = (v.cpu().numpy() for v in (pictures, teacher_logits.argmax(1), student_logits.argmax(1)))
         tiles = [self._tile(*column) for column in zip(*columns, strict=True)]
         runner.visualizer.add_image('synthetic', draw_grid(tiles, self.min_tile), runner.iter + 1)
 

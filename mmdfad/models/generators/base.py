@@ -1,50 +1,61 @@
 """The contract of all generators."""
 
+from collections.abc import Callable
 from math import ceil
 
+import torch
 from mmengine.model import BaseModule
-from torch import Tensor, contiguous_format
+from mmengine.optim import OptimWrapper
+from torch import Tensor, contiguous_format, nn
 
-from mmdfad.utils import DistillError
+from mmdfad.utils import DistillError, as_pair
 
 
-class BaseGenerator(BaseModule):
-    """Turns noise into images.
+class Generator(BaseModule):
+    """Turns noise into images in the teacher's *normalised* pixel space.
 
-    A generator knows nothing of teacher or student. What it emits is taken to be in the teacher's *normalised* pixel
-    space, that is, what the teacher's data preprocessor emits.
+    That is the space of what the teacher's data preprocessor returns. A generator does not know the teacher or the
+    student: :meth:`update` is given a function that hides both.
 
-    Subclasses implement :meth:`synthesize`, which may return images larger than asked for: they are cropped around
-    the centre, so that any image size works, also one that the upsampling factor does not divide.
+    Subclasses implement :meth:`synthesize`, which may return larger images than asked for: they are cropped around
+    the centre. So any image size works, also one that the upsampling factor does not divide.
 
     Args:
         noise_dim (int): Length of a noise vector.
         image_size (int | tuple[int, int]): Height and width of the images, in pixels.
         channels (int): Channels of the images. Defaults to 3.
-        upsampling (int): Factor between the first feature map and the image.
+        upsampling (int): Factor between the first feature map and the image. Defaults to 1.
     """
 
-    def __init__(self, noise_dim: int, image_size: int | tuple[int, int], channels: int, upsampling: int) -> None:
+    def __init__(
+        self, noise_dim: int, image_size: int | tuple[int, int], channels: int = 3, upsampling: int = 1
+    ) -> None:
         super().__init__()
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        for key, values in dict(noise_dim=(noise_dim,), image_size=size, channels=(channels,)).items():
-            if not all(isinstance(v, int) and v > 0 for v in values) or (key == 'image_size' and len(values) != 2):
-                raise DistillError(
-                    f'model.generator.{key} must be positive whole numbers'
-                    f'{" (height, width)" if key == "image_size" else ""}, but found {values}'
-                )
+        self.image_size = as_pair(image_size, 'model.generator.image_size')
+        for key, value in dict(noise_dim=noise_dim, channels=channels).items():
+            if not isinstance(value, int) or value < 1:
+                raise DistillError(f'model.generator.{key} must be a positive whole number, but found {value!r}')
         self.noise_dim = noise_dim
-        self.image_size = size
         self.channels = channels
         # Size of the first feature map: the smallest that covers the image once upsampled.
-        self.seed_size = tuple(ceil(s / upsampling) for s in size)
+        self.base_size = tuple(ceil(s / upsampling) for s in self.image_size)
+
+    @property
+    def learner(self) -> nn.Module:
+        """nn.Module: What the optimizer updates: the generator itself, or the one inside a wrapper."""
+        return self
+
+    @property
+    def learns(self) -> bool:
+        """bool: Whether there is anything to update. If not, there is no optimizer and no generation phase."""
+        return any(p.requires_grad for p in self.learner.parameters())
 
     def synthesize(self, noise: Tensor) -> Tensor:
         """Noise [N, noise_dim] to images [N, channels, >=H, >=W]."""
         raise NotImplementedError
 
     def forward(self, noise: Tensor) -> Tensor:
-        """Generate images.
+        """Generate images, with gradients.
 
         Args:
             noise (Tensor): Noise of shape [N, noise_dim].
@@ -58,15 +69,39 @@ class BaseGenerator(BaseModule):
         if noise.ndim != 2 or noise.shape[1] != self.noise_dim:
             raise DistillError(
                 f'the generator takes noise of shape [N, {self.noise_dim}] (model.generator.noise_dim), but the '
-                f'dataset gives {list(noise.shape)} (train_dataloader.dataset.noise_dim); make the two equal'
+                f'dataset gives {list(noise.shape)} (train_dataloader.dataset.noise_dim); leave out the latter'
             )
         images = self.synthesize(noise)
         top, left = ((full - kept) // 2 for full, kept in zip(images.shape[2:], self.image_size, strict=True))
         images = images[:, :, top : top + self.image_size[0], left : left + self.image_size[1]]
-        # Not channels-last any more: that is for each model to choose (see `to_channels_last`).
-        # A clone has the strides of its layout also with one channel, where `contiguous` would leave them.
+        # Each model chooses its own memory format. A clone has the strides of its format also with one channel,
+        # where `contiguous` would leave them.
         return images.clone(memory_format=contiguous_format)
 
-    def _seed_map(self, features: Tensor, width: int) -> Tensor:
+    def sample(self, noise: Tensor) -> Tensor:
+        """Images for the imitation phase, without gradients.
+
+        Args:
+            noise (Tensor): Noise of shape [N, noise_dim].
+
+        Returns:
+            Tensor: Images [M, C, H, W]. Wrappers may add or change images.
+        """
+        with torch.no_grad():
+            return self(noise)
+
+    def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
+        """Take one step towards images with a smaller loss.
+
+        Args:
+            noise (Tensor): Noise of shape [N, noise_dim].
+            loss (Callable[[Tensor], Tensor]): From images [N, C, H, W] of that noise to a scalar.
+            optim (OptimWrapper): The optimizer of :attr:`learner`.
+        """
+        with optim.optim_context(self):
+            value = loss(self(noise))
+        optim.update_params(value)
+
+    def _base_map(self, features: Tensor, width: int) -> Tensor:
         """Features [N, width * h * w] to the first feature map [N, width, h, w]."""
-        return features.view(-1, width, *self.seed_size)
+        return features.view(-1, width, *self.base_size)

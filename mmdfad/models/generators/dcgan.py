@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from mmdfad.registry import MODELS
 
-from .base import BaseGenerator
+from .base import Generator
 
 
 @MODELS.register_module()
-class DCGANGenerator(BaseGenerator):
+class DCGANGenerator(Generator):
     """Transposed convolutions: generator B of DFAD (arXiv 1912.11006), after DCGAN (arXiv 1511.06434).
 
     Linear, BN, four [ConvT4 stride 2, BN, LeakyReLU], Conv3, Tanh: images in [-1, 1], which is the normalised space
@@ -37,7 +37,7 @@ class DCGANGenerator(BaseGenerator):
         super().__init__(noise_dim, image_size, channels, upsampling=16)
         self.first_width = 8 * width
         self.output_scale = output_scale
-        self.project = nn.Linear(noise_dim, self.first_width * self.seed_size[0] * self.seed_size[1])
+        self.project = nn.Linear(noise_dim, self.first_width * self.base_size[0] * self.base_size[1])
         widths = [8 * width, 4 * width, 2 * width, width, width]
         stages = [nn.BatchNorm2d(widths[0])]
         for before, after in pairwise(widths):
@@ -50,7 +50,7 @@ class DCGANGenerator(BaseGenerator):
         self.apply(_dcgan_init)
 
     def synthesize(self, noise: Tensor) -> Tensor:
-        return self.decoder(self._seed_map(self.project(noise), self.first_width)) * self.output_scale
+        return self.decoder(self._base_map(self.project(noise), self.first_width)) * self.output_scale
 
 
 def _dcgan_init(module: nn.Module) -> None:

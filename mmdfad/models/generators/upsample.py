@@ -5,14 +5,14 @@ from torch.nn import functional as F
 
 from mmdfad.registry import MODELS
 
-from .base import BaseGenerator
+from .base import Generator
 
 
 class UpsampledConv2d(nn.Conv2d):
-    """Nearest-neighbour upsampling by 2 and a 3x3 convolution with padding 1, in one.
+    """Nearest-neighbour upsampling by 2 and a 3x3 convolution with padding 1, in one operation.
 
-    Pixels of an upsampled map are four alike. Taps that meet the same one are added up before, not after, they are
-    multiplied, which leaves a transposed convolution of 4x4 taps and stride 2: 4 products where there were 9.
+    Upsampling repeats each pixel four times. Weights that meet the same pixel are added first and multiplied once. The
+    result is a transposed convolution with a 4x4 kernel and stride 2: 4 products for each output in place of 9.
 
     Args:
         in_channels (int): Channels of the maps.
@@ -33,7 +33,7 @@ class UpsampledConv2d(nn.Conv2d):
 
 
 @MODELS.register_module()
-class UpsampleGenerator(BaseGenerator):
+class UpsampleGenerator(Generator):
     """Nearest-neighbour upsampling and convolutions: generator A of DFAD (arXiv 1912.11006).
 
     Linear, BN, [x2 and Conv3, BN, LeakyReLU] twice, Conv3, Tanh, and a last BN without affine parameters, so that the
@@ -49,7 +49,7 @@ class UpsampleGenerator(BaseGenerator):
     def __init__(self, noise_dim: int, image_size: int | tuple[int, int], channels: int = 3, width: int = 128) -> None:
         super().__init__(noise_dim, image_size, channels, upsampling=4)
         self.width = width
-        self.project = nn.Linear(noise_dim, width * self.seed_size[0] * self.seed_size[1])
+        self.project = nn.Linear(noise_dim, width * self.base_size[0] * self.base_size[1])
         self.decoder = nn.Sequential(
             nn.BatchNorm2d(width),
             UpsampledConv2d(width, width),
@@ -64,4 +64,4 @@ class UpsampleGenerator(BaseGenerator):
         )
 
     def synthesize(self, noise: Tensor) -> Tensor:
-        return self.decoder(self._seed_map(self.project(noise), self.width))
+        return self.decoder(self._base_map(self.project(noise), self.width))

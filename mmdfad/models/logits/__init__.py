@@ -1,6 +1,6 @@
 """Any trained model as plain class logits."""
 
-from .base import LogitModel, NoLogits, reason_against
+from .base import LogitModel, NoLogits, unsupported_reason
 from .build import as_logits, detach_auxiliary_heads, init_weights
 from .classifiers import ClassifierLogits
 from .segmentors import SegmentorLogits
@@ -13,5 +13,5 @@ __all__ = [
     'as_logits',
     'detach_auxiliary_heads',
     'init_weights',
-    'reason_against',
+    'unsupported_reason',
 ]

@@ -32,20 +32,21 @@ class LogitModel(nn.Module):
     Attributes:
         ndim (int): Dimensions of the logits: 2 of [N, K], 4 of [N, K, H, W].
         multi_label (bool): Whether each class has a sigmoid of its own, instead of one softmax for all.
-        predicting (tuple[str, ...]): Parts of the model that return something else in train mode. Their own flag is
-            put to eval for a forward; the parts in them, such as batch norms and dropout, stay in train mode.
-        idle (tuple[str, ...]): Parts that only the training on labels uses. They keep their weights, without gradient.
+        eval_modules (tuple[str, ...]): Parts of the model that return something else in train mode. Their own flag is
+            set to eval during a forward pass. The modules in them, such as batch norms and dropout, stay in train mode.
+        unused_modules (tuple[str, ...]): Parts that only training on labels uses. They keep their weights and get no
+            gradients.
     """
 
     ndim: int
     multi_label: bool = False
-    predicting: tuple[str, ...] = ()
-    idle: tuple[str, ...] = ()
+    eval_modules: tuple[str, ...] = ()
+    unused_modules: tuple[str, ...] = ()
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        for part in self._parts(self.idle):
+        for part in self._parts(self.unused_modules):
             part.requires_grad_(False)
 
     @staticmethod
@@ -70,7 +71,7 @@ class LogitModel(nn.Module):
         Raises:
             DistillError: If the model returns something else.
         """
-        with self._as_in_prediction():
+        with self._predicting():
             logits = self.raw_logits(images)
         if not isinstance(logits, Tensor) or logits.ndim != self.ndim:
             found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -81,8 +82,8 @@ class LogitModel(nn.Module):
         return logits.float()
 
     @contextmanager
-    def _as_in_prediction(self) -> Iterator[None]:
-        parts = [part for part in self._parts(self.predicting) if part.training]
+    def _predicting(self) -> Iterator[None]:
+        parts = [part for part in self._parts(self.eval_modules) if part.training]
         for part in parts:
             part.training = False
         try:
@@ -116,7 +117,7 @@ def adapter_of(part: nn.Module | None) -> type[LogitModel] | None:
     return next((LOGIT_ADAPTERS.module_dict[name] for name in names if name in LOGIT_ADAPTERS.module_dict), None)
 
 
-def reason_against(name: str) -> str | None:
+def unsupported_reason(name: str) -> str | None:
     """Why models of a type cannot be distilled, if that is known from its name; some need much to be built at all."""
     adapter = LOGIT_ADAPTERS.module_dict.get(name.rpartition('.')[2])
     return adapter.reason if adapter is not None and issubclass(adapter, NoLogits) else None

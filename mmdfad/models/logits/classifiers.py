@@ -55,7 +55,7 @@ class ConformerLogits(ClassifierLogits):
 class DistilledTransformerLogits(ClassifierLogits):
     """The mean of class and distillation token. In train mode mmpretrain warns of it (DeiT) or refuses it (LeViT)."""
 
-    predicting = ('head',)
+    eval_modules = ('head',)
 
 
 @LOGIT_ADAPTERS.register_module(name='ArcFaceClsHead')
@@ -98,8 +98,8 @@ class SingleTaskLogits(ClassifierLogits):
 class InceptionLogits(ClassifierLogits):
     """Without the auxiliary branch, which only training on labels uses."""
 
-    predicting = ('backbone',)
-    idle = ('backbone.AuxLogits',)
+    eval_modules = ('backbone',)
+    unused_modules = ('backbone.AuxLogits',)
 
 
 @LOGIT_ADAPTERS.register_module(name='LeNet5')

@@ -37,8 +37,8 @@ class SegmentorLogits(LogitModel):
 class BranchLogits(SegmentorLogits):
     """The main branch alone. In train mode backbone and head give one more for each loss on labels."""
 
-    predicting = ('backbone', 'decode_head')
-    idle = tuple(
+    eval_modules = ('backbone', 'decode_head')
+    unused_modules = tuple(
         f'decode_head.{name}' for name in ('p_head', 'p_cls_seg', 'd_head', 'd_cls_seg', 'aux_head', 'aux_cls_seg')
     )
 
@@ -47,14 +47,14 @@ class BranchLogits(SegmentorLogits):
 class LastStageLogits(SegmentorLogits):
     """K-Net: the last stage, where train mode gives all."""
 
-    predicting = ('decode_head',)
+    eval_modules = ('decode_head',)
 
 
 @LOGIT_ADAPTERS.register_module(name=['DAHead', 'EncHead'])
 class FusedLogits(SegmentorLogits):
     """The first of the head's outputs, which it predicts from; the others are for losses on labels."""
 
-    idle = ('decode_head.pam_conv_seg', 'decode_head.cam_conv_seg', 'decode_head.se_layer')
+    unused_modules = ('decode_head.pam_conv_seg', 'decode_head.cam_conv_seg', 'decode_head.se_layer')
 
 
 @LOGIT_ADAPTERS.register_module(name='LightHamHead')

@@ -1,0 +1,99 @@
+"""Batch norms that are folded into the convolutions before them."""
+
+import copy
+from collections import Counter
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+# Largest error, as a share of the largest logit. Deep networks in fp32 keep some 1e-6; a wrong fold is off by whole
+# logits.
+FOLD_TOLERANCE = 1e-3
+
+
+def fold_norms(model: nn.Module, images: Tensor) -> nn.Module:
+    """A copy of a model for inference, with batch norms folded into the convolutions before them.
+
+    Which convolution a batch norm follows is seen from what it is given as the model runs, so any architecture will
+    do. Parts that can be reparameterised (``switch_to_deploy``, as in RepVGG) are, in a model of its own; other copies
+    share with the model all that is not folded. The copy is checked to give the model's logits on the images.
+
+    Args:
+        model (nn.Module): In eval mode, with images as input and logits as output.
+        images (Tensor): Images [N, C, H, W] to run it on.
+
+    Returns:
+        nn.Module: The copy, or the model itself where there is nothing to fold or the copy gives other logits.
+    """
+    shared = {} if _reparameterisable(model) else {id(t): t for t in (*model.parameters(), *model.buffers())}
+    try:
+        folded = _folded(copy.deepcopy(model, shared), images)
+        if folded is None:
+            return model
+        with torch.no_grad():
+            exact, found = model(images), folded(images)
+    except Exception as error:  # of a model's own code: what cannot be made faster is left as it is
+        print_log(f'The teacher is not folded: {type(error).__name__}: {error}', 'current')
+        return model
+    error = (exact - found).abs().max() / exact.abs().max().clamp(min=1e-6)
+    if error > FOLD_TOLERANCE:
+        print_log(f'The teacher is not folded: its logits would be off by {error:.1e} of the largest', 'current', 30)
+        return model
+    return folded
+
+
+def _folded(model: nn.Module, images: Tensor) -> nn.Module | None:
+    """Fold a model in place; None if there is nothing to fold."""
+    reparameterisable = _reparameterisable(model)
+    for part in reparameterisable:
+        part.switch_to_deploy()
+    pairs = _convolutions_before_norms(model, images)
+    if not pairs and not reparameterisable:
+        return None
+    names = {module: name for name, module in model.named_modules()}
+    for norm, convolution in pairs.items():
+        model.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
+        model.set_submodule(names[norm], nn.Identity())
+    return model.eval().requires_grad_(False)
+
+
+def _reparameterisable(model: nn.Module) -> list[nn.Module]:
+    """The outermost parts that can be reparameterised."""
+    if hasattr(model, 'switch_to_deploy'):
+        return [model]
+    return [part for child in model.children() for part in _reparameterisable(child)]
+
+
+def _convolutions_before_norms(model: nn.Module, images: Tensor) -> dict[nn.Module, nn.Module]:
+    """Batch norms with the convolution whose output each normalises, where both run once in a forward pass."""
+    calls: Counter[nn.Module] = Counter()
+    makers: dict[int, tuple[nn.Module, Tensor]] = {}
+    pairs: dict[nn.Module, nn.Module] = {}
+
+    def after_convolution(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        calls[module] += 1
+        makers[id(output)] = module, output  # which holds the tensor, so that no other gets its id
+
+    def before_norm(module: nn.Module, inputs: tuple) -> None:
+        calls[module] += 1
+        maker, _ = makers.get(id(inputs[0]), (None, None))
+        if maker is not None:
+            pairs[module] = maker
+
+    handles = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            handles.append(module.register_forward_hook(after_convolution))
+        elif isinstance(module, _BatchNorm) and module.running_mean is not None:
+            handles.append(module.register_forward_pre_hook(before_norm))
+    try:
+        with torch.no_grad():
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    followers = Counter(pairs.values())
+    return {n: c for n, c in pairs.items() if calls[n] == calls[c] == followers[c] == 1}

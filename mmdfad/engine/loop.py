@@ -1,0 +1,214 @@
+"""Rounds of phases (DFAD, arXiv 1912.11006, algorithm 1) as an mmengine training loop."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce_params, get_rank, get_world_size
+from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmdfad.datasets import NoiseDataset
+from mmdfad.models.distiller import AdversarialDistiller
+from mmdfad.registry import LOOPS
+from mmdfad.utils import DistillError
+from mmdfad.utils.migration import refuse_keys
+from mmdfad.utils.model import unwrap
+
+from .phases import NOISE, Phase, parse_phases, require_count
+from .round_log import RoundLog
+
+# The paper's: five student updates, each on fresh noise, then one of the generator.
+DFAD_PHASES = (dict(name='imitation', steps=5), dict(name='generation', steps=1))
+# Seed of the noise for a start, which no training run with a seed of its own uses.
+START_SEED = 2**63 - 2
+
+
+@LOOPS.register_module()
+class AdversarialDistillLoop(IterBasedTrainLoop):
+    """Runs rounds, each of which runs the phases in their order.
+
+    What mmengine calls an iteration is a round here: ``max_iters``, all intervals of hooks, and all schedulers (with
+    ``by_epoch=False``) count rounds.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (dict): Dataloader of a :class:`~mmdfad.datasets.NoiseDataset`.
+        max_iters (int): Rounds to run.
+        phases (Sequence[dict]): Each with ``name`` (``'imitation'`` or ``'generation'``), ``steps`` in a round, and
+            optionally ``begin``, the first round (from 0), and settings of its step. The generation phase takes
+            ``student_bn_eval``. Defaults to the paper's: 5 imitation steps, then 1 generation step.
+        noise (str): Draw noise for each ``'step'`` (DFAD) or once a ``'round'`` (ZSKT). Defaults to ``'step'``.
+        val_begin (int): First round that may be validated. Defaults to 1.
+        val_interval (int): Rounds between validations. Defaults to 1000.
+        dynamic_intervals (list[tuple[int, int]], optional): (round, validation interval from there on) pairs.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: dict,
+        max_iters: int,
+        phases: Sequence[dict] = DFAD_PHASES,
+        noise: str = 'step',
+        val_begin: int = 1,
+        val_interval: int = 1000,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+        **unknown: Any,
+    ) -> None:
+        refuse_keys('train_cfg', unknown, type(self))
+        require_count('train_cfg.max_iters', max_iters, 1)
+        if noise not in NOISE:
+            raise DistillError(f'train_cfg.noise must be one of {", ".join(NOISE)}, but found {noise!r}')
+        super().__init__(runner, dataloader, max_iters, val_begin, val_interval, dynamic_intervals)
+        learns = unwrap(runner.model).generator.learns
+        self.phases = [phase for phase in parse_phases(phases) if learns or phase.updates != 'generator']
+        self.noise = noise
+        self.exit_stack = ExitStack()
+        self.round_log = RoundLog(runner.message_hub, runner.work_dir)
+
+    @property
+    def distiller(self) -> AdversarialDistiller:
+        """AdversarialDistiller: The distiller, without a wrapper for many ranks."""
+        return unwrap(self.runner.model)
+
+    def run(self) -> nn.Module:
+        """Run all rounds that are left.
+
+        Hooks may enter contexts into ``exit_stack`` before training; they are left however training ends.
+        """
+        with self.exit_stack:
+            self.begin()
+            while self._iter < self._max_iters and not self.stop_training:
+                with _explained(self.dataloader.batch_size, self.runner.work_dir):
+                    self.run_round()
+                self._decide_current_val_interval()
+                if self._validates_now() and not self.stop_training:
+                    self.runner.val_loop.run()
+            self.round_log.flush()
+            self.runner.call_hook('after_train_epoch')
+            self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def begin(self) -> None:
+        """Prepare the first round."""
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        self._open_stream()
+        for phase in self.phases:
+            done, total = phase.steps_before(self._iter), phase.steps_before(self._max_iters)
+            self.runner.optim_wrapper[phase.updates].initialize_count_status(self.runner.model, done, total)
+
+    def run_round(self) -> None:
+        """Run one round."""
+        self.runner.model.train()
+        self._reseed()
+        self._apply_start()
+        self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
+        log: dict[str, Tensor] = {}
+        batches = self._batches()
+        for phase in self.phases:
+            for _ in range(phase.steps if self._iter >= phase.begin else 0):
+                log |= self._run_step(phase, next(batches))
+        self._average_statistics()
+        self.round_log.add(self._iter + 1, log)
+        self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=None)
+        self._iter += 1
+
+    def _run_step(self, phase: Phase, batch: Tensor | dict) -> dict[str, Tensor]:
+        step = getattr(self.distiller, f'{phase.name}_step')
+        optim_wrapper = self.runner.optim_wrapper[phase.updates]
+        return step(batch, optim_wrapper, self._iter, self._iter / self._max_iters, **phase.settings)
+
+    def _batches(self) -> Iterator[Tensor | dict]:
+        """A batch for each step of a round."""
+        if self.noise == 'round':
+            batch = next(self.dataloader_iterator)
+            while True:
+                yield batch
+        yield from self.dataloader_iterator
+
+    def _open_stream(self) -> None:
+        """Open the stream of noise where the last round left it, also after a resume."""
+        loaders = [self.dataloader, getattr(self.runner.val_loop, 'dataloader', None)]
+        for dataset in (loader.dataset for loader in loaders if loader is not None):
+            if isinstance(dataset, NoiseDataset):
+                # Only now: resuming has restored the seed of the run.
+                dataset.complete(self.distiller.generator.noise_dim, self.runner.seed)
+        sampler = self.dataloader.sampler
+        if not hasattr(sampler, 'skip'):
+            raise DistillError(
+                'train_dataloader.sampler must be able to skip what a resumed run has seen, as mmdfad.NoiseSampler '
+                f'does, but found {type(sampler).__name__}'
+            )
+        steps = sum(phase.steps_before(self._iter) for phase in self.phases)
+        sampler.skip((self._iter if self.noise == 'round' else steps) * self.dataloader.batch_size)
+        self.dataloader_iterator = iter(self.dataloader)
+
+    def _reseed(self) -> None:
+        """Make random numbers in a round (of dropout, say) a function of seed, round and rank: resuming is exact."""
+        sequence = np.random.SeedSequence((self.runner.seed, self._iter, get_rank()))
+        set_random_seed(int(sequence.generate_state(1)[0]))
+
+    def _apply_start(self) -> None:
+        """Give the student its first weights, if this is the round for it. All ranks compute the same."""
+        distiller = self.distiller
+        if distiller.start is None or distiller.start.begin != self._iter:
+            return
+        noise, used = NoiseDataset(distiller.generator.noise_dim, START_SEED), 0
+
+        def sample(count: int) -> Tensor:
+            nonlocal used
+            vectors = noise.__getitems__(range(used, used + count))
+            used += count
+            return distiller.generator.sample(vectors.to(distiller.device)).float()
+
+        distiller.apply_start(sample)
+
+    def _average_statistics(self) -> None:
+        """Average over the ranks what they keep beside the weights: the statistics of batch norms.
+
+        All ranks are bitwise equal then, so that what the first of them saves is the state of all.
+        """
+        if get_world_size() > 1:
+            student, generator = self.distiller.student, self.distiller.generator
+            norms = [m for m in generator.modules() if isinstance(m, _BatchNorm)]
+            buffers = (b for part in (student, *norms) for b in part.buffers() if b.is_floating_point())
+            all_reduce_params(list(buffers), op='mean')
+
+    def _validates_now(self) -> bool:
+        return (
+            self.runner.val_loop is not None
+            and self._iter >= self.val_begin
+            and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
+        )
+
+
+@contextmanager
+def _explained(batch_size: int, work_dir: str) -> Iterator[None]:
+    """Explain batch norm that has nothing to normalise over, and lost connections to other ranks."""
+    try:
+        yield
+    except ValueError as error:
+        if 'more than 1 value per channel' not in str(error):
+            raise
+        raise DistillError(
+            f'a batch norm after global pooling, as in the heads of DeepLabV3 or PSPNet, cannot train on a batch of '
+            f'{batch_size}: set train_dataloader.batch_size to 2 or more'
+        ) from error
+    except RuntimeError as error:
+        if get_world_size() == 1 or not _is_lost_connection(error):
+            raise
+        raise DistillError(
+            f'rank {get_rank()} of {get_world_size()} has lost the others: one of them has ended or cannot be reached '
+            f'({str(error).splitlines()[0]}). See the first error in the output of the ranks. The last checkpoint in '
+            f'{work_dir} is good: continue with --resume'
+        ) from error
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether an error comes from the communication between ranks; gloo raises plain ones."""
+    return isinstance(error, torch.distributed.DistError) or 'gloo' in str(error)

@@ -1,0 +1,138 @@
+"""What mmengine's Runner and hooks ask of a distiller beside its training steps."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from torch import Tensor
+
+from mmdfad.utils import DistillError
+from mmdfad.utils.model import Shared, evaluating
+from mmdfad.utils.state_dict import weights_sha256
+
+from .generators import Generator
+from .network import Network
+from .pixels import resize_images
+
+# Where the student's weights are in the distiller's state dict.
+STUDENT_PREFIX = 'student.logits.model.'
+
+
+class BaseDistiller(BaseModel):
+    """Holds teacher, student and generator, and predicts with the student.
+
+    The teacher is outside the module tree: it is never in train mode, in a state dict or in an optimizer.
+
+    Args:
+        teacher (Network): The teacher, which is frozen.
+        student (Network): The student.
+        generator (Generator): The generator.
+        val_agreement (bool): Add the labels of both networks to predictions on real data.
+    """
+
+    def __init__(self, teacher: Network, student: Network, generator: Generator, val_agreement: bool) -> None:
+        super().__init__()
+        self._teacher = Shared(teacher.eval().requires_grad_(False))
+        self.student = student
+        self.student.take_pixels_of(teacher)
+        self.generator = generator
+        self.val_agreement = val_agreement
+
+    @property
+    def teacher(self) -> Network:
+        """Network: The frozen teacher, with exactly the weights of its checkpoint."""
+        return self._teacher.value
+
+    @cached_property
+    def teacher_record(self) -> dict[str, str | None]:
+        """dict[str, str | None]: The teacher's ``checkpoint`` and the ``sha256`` of its weights."""
+        return dict(checkpoint=self.teacher.checkpoint, sha256=weights_sha256(self.teacher.model))
+
+    @property
+    def device(self) -> torch.device:
+        """torch.device: Where the networks are."""
+        return next(self.student.parameters()).device
+
+    def student_state(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state dict of the student as the plain model that its config describes.
+
+        Args:
+            state_dict (Mapping[str, Tensor]): The distiller's, perhaps with averaged weights.
+        """
+        items = state_dict.items()
+        return self.student.plain_state(
+            {k.removeprefix(STUDENT_PREFIX): v for k, v in items if k.startswith(STUDENT_PREFIX)}
+        )
+
+    @torch.no_grad()
+    def probe(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Show generated images to both networks in eval mode, changing nothing.
+
+        Args:
+            noise (Tensor): Noise [N, noise_dim].
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: Images [N, C, H, W] in the teacher's pixel space, and the logits of student
+            and teacher.
+        """
+        with evaluating(self):
+            images = self.generator(noise.to(self.device)).float()
+            return images, self.student.predict(images), self.teacher.predict(images)
+
+    def val_step(self, data: Tensor | dict) -> list:
+        """Predict with the student on real data; label noise with both networks.
+
+        Args:
+            data (Tensor | dict): A batch of a real dataset, or noise [N, noise_dim].
+        """
+        if isinstance(data, Tensor):
+            _, *logits = self.probe(data)
+            labels = zip(*(x.argmax(1) for x in logits), strict=True)
+            return [dict(student_label=student, teacher_label=teacher) for student, teacher in labels]
+        inputs = self.student.model.data_preprocessor(data, False)
+        samples = self.student.model(**inputs, mode='predict')
+        if self.val_agreement:
+            student_labels = self.student.logits(inputs['inputs']).argmax(1)
+            labels = zip(student_labels, self._teacher_labels(data, student_labels), strict=True)
+            for sample, (student_label, teacher_label) in zip(samples, labels, strict=True):
+                sample.set_field(student_label, 'student_label')
+                sample.set_field(teacher_label, 'teacher_label')
+        return samples
+
+    test_step = val_step
+
+    def _teacher_labels(self, data: dict, student_labels: Tensor) -> Tensor:
+        """The teacher's labels on real data. These have the student's size, if it has one of its own."""
+        images = self.teacher.model.data_preprocessor(data, False)['inputs']
+        if self.student.image_size is not None:
+            sizes = zip(images.shape[2:], self.generator.image_size, self.student.image_size, strict=True)
+            images = resize_images(images, [round(n * own / students) for n, own, students in sizes])
+        logits = self.teacher.logits(images)
+        return (logits if logits.ndim == 2 else resize_images(logits, student_labels.shape[1:])).argmax(1)
+
+    def train_step(self, data: Tensor, optim_wrapper: OptimWrapper) -> dict:
+        """Refuse mmengine's loops, which know only one kind of step."""
+        raise DistillError(
+            "AdversarialDistiller trains in train_cfg.type='mmdfad.AdversarialDistillLoop', but another loop ran it"
+        )
+
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:
+        """The student's own forward, see mmpretrain and mmseg."""
+        return self.student.model(inputs, data_samples, mode=mode)
+
+    def init_weights(self) -> None:
+        """Do nothing: weights were initialised, and checkpoints loaded, when the networks were built."""
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> 'BaseDistiller':
+        """Let the teacher follow to other devices and types."""
+        if not self.teacher.shard:  # its parts are moved when it is split
+            self.teacher._apply(fn, recurse)
+            self.teacher.eval()  # some attentions cache what they need in eval mode, outside their buffers
+        return super()._apply(fn, recurse)
+
+    def _set_device(self, device: torch.device) -> None:
+        super()._set_device(device)
+        self.teacher.model._set_device(device)

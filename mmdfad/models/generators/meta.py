@@ -1,0 +1,85 @@
+"""Fast synthesis: a generator that is a good start for a few steps of inversion."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from mmengine.optim import OptimWrapper
+from torch import Tensor
+
+from mmdfad.registry import MODELS
+from mmdfad.utils import require_positive
+
+from .base import Generator
+from .memory import ImageMemory
+from .wrappers import GeneratorWrapper, flip_and_shift
+
+
+@MODELS.register_module()
+class MetaGenerator(GeneratorWrapper):
+    """FastDFKD (arXiv 2112.06253): a copy of the generator and its noise learn a batch of images in a few steps.
+
+    The best batch goes into a memory, from which the imitation phase draws. The generator itself moves by the sum of
+    the copy's gradients (first-order MAML), so that the next copy starts from a better place. The loss sees flipped and
+    shifted images; the memory keeps them as they are.
+
+    Args:
+        generator (dict | Generator): The generator inside.
+        capacity (int): Images in the memory.
+        steps (int): Steps of the copy in each update. Defaults to 10.
+        generator_lr (float): Learning rate of the copy (Adam). Defaults to 2e-3.
+        noise_lr (float): Learning rate of the noise (Adam). Defaults to 1e-2.
+        flip (float): Probability of a horizontal flip. Defaults to 0.5.
+        shift (int): Largest shift in pixels. Defaults to 4.
+    """
+
+    def __init__(
+        self,
+        generator: dict | Generator,
+        capacity: int,
+        steps: int = 10,
+        generator_lr: float = 2e-3,
+        noise_lr: float = 1e-2,
+        flip: float = 0.5,
+        shift: int = 4,
+    ) -> None:
+        super().__init__(generator)
+        require_positive('model.generator.{}', capacity=capacity, steps=steps)
+        self.steps = steps
+        self.generator_lr = generator_lr
+        self.noise_lr = noise_lr
+        self.flip = flip
+        self.shift = shift
+        self.memory = ImageMemory(capacity, self.channels, self.image_size)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Images from the memory; from the generator while the memory is empty."""
+        return self.memory.draw(noise) if len(self.memory) else self.generator.sample(noise)
+
+    def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
+        """See :class:`~mmdfad.models.generators.Generator`."""
+        fast = copy.deepcopy(self.generator)
+        learned = noise.clone().requires_grad_(True)
+        inner = torch.optim.Adam(
+            [dict(params=fast.learner.parameters()), dict(params=[learned], lr=self.noise_lr)],
+            lr=self.generator_lr,
+            betas=(0.5, 0.999),
+        )
+        meta_gradients = [torch.zeros_like(p) for p in self.learner.parameters()]
+        best, best_images = torch.inf, None
+        for _ in range(self.steps):
+            with optim.optim_context(self):
+                images = fast(learned)
+                value = loss(flip_and_shift(images, noise, self.flip, self.shift))
+            if best_images is None or value < best:
+                best, best_images = value.detach(), images.detach()
+            inner.zero_grad()
+            value.backward()
+            for total, parameter in zip(meta_gradients, fast.learner.parameters(), strict=True):
+                if parameter.grad is not None:
+                    total += parameter.grad
+            inner.step()
+        self.memory.push(best_images, len(best_images))
+        # A loss with just these gradients: the optimizer wrapper accumulates, clips and averages them as any others.
+        pairs = zip(self.learner.parameters(), meta_gradients, strict=True)
+        optim.update_params(sum((parameter * gradient).sum() for parameter, gradient in pairs))

@@ -1,0 +1,171 @@
+"""Generators around generators: what a student sees beside, or in place of, the newest images."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from mmdfad.models.chance import FLIPS, SHIFTS, uniform
+from mmdfad.models.parts import build_part
+from mmdfad.registry import MODELS
+from mmdfad.utils import DistillError, require_positive
+
+from .base import Generator
+from .memory import ImageMemory
+
+
+class GeneratorWrapper(Generator):
+    """Changes how another generator samples or learns. By itself it changes nothing.
+
+    Args:
+        generator (dict | Generator): The generator inside.
+    """
+
+    def __init__(self, generator: dict | Generator) -> None:
+        inner = build_part(generator, 'model.generator.generator')
+        super().__init__(inner.noise_dim, inner.image_size, inner.channels)
+        self.generator = inner
+
+    @property
+    def learner(self) -> nn.Module:
+        """nn.Module: What the optimizer updates, inside all wrappers."""
+        return self.generator.learner
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """See :class:`~mmdfad.models.generators.Generator`."""
+        return self.generator(noise)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """See :class:`~mmdfad.models.generators.Generator`."""
+        return self.generator.sample(noise)
+
+    def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
+        """See :class:`~mmdfad.models.generators.Generator`."""
+        self.generator.update(noise, loss, optim)
+
+
+@MODELS.register_module()
+class AugmentedGenerator(GeneratorWrapper):
+    """Flips and shifts the images of the imitation phase, each in its own way.
+
+    Args:
+        generator (dict | Generator): The generator inside.
+        flip (float): Probability of a horizontal flip. Defaults to 0.5.
+        shift (int): Largest shift in pixels, in each direction; the border is reflected. Defaults to 4.
+    """
+
+    def __init__(self, generator: dict | Generator, flip: float = 0.5, shift: int = 4) -> None:
+        super().__init__(generator)
+        self.flip = flip
+        self.shift = shift
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """See :class:`~mmdfad.models.generators.Generator`."""
+        images = self.generator.sample(noise)
+        # Images that a wrapper inside has added take the noise of the first ones.
+        noise = noise.repeat(-(-len(images) // len(noise)), 1)[: len(images)]
+        return flip_and_shift(images, noise, self.flip, self.shift)
+
+
+@MODELS.register_module()
+class ReplayGenerator(GeneratorWrapper):
+    """Adds images of earlier rounds to the batches of the imitation phase.
+
+    The generator moves on, and a student that follows it forgets (MB-DFKD, arXiv 2108.05698). Images of each generation
+    step go into a memory.
+
+    Args:
+        generator (dict | Generator): The generator inside.
+        capacity (int): Images in the memory.
+        replayed (int): Images that each imitation step adds, once the memory holds that many.
+        push (int): Images of each generation step that are kept. Defaults to 8.
+    """
+
+    def __init__(self, generator: dict | Generator, capacity: int, replayed: int, push: int = 8) -> None:
+        super().__init__(generator)
+        require_positive('model.generator.{}', capacity=capacity, replayed=replayed, push=push)
+        self.replayed = replayed
+        self.push = push
+        self.memory = ImageMemory(capacity, self.channels, self.image_size)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """See :class:`~mmdfad.models.generators.Generator`."""
+        images = self.generator.sample(noise)
+        if len(self.memory) < self.replayed:
+            return images
+        return torch.cat([images.float(), self.memory.draw(noise, self.replayed)])
+
+    def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
+        """See :class:`~mmdfad.models.generators.Generator`."""
+        made: list[Tensor] = []
+
+        def watched_loss(images: Tensor) -> Tensor:
+            made[:] = [images]
+            return loss(images)
+
+        self.generator.update(noise, watched_loss, optim)
+        self.memory.push(made[0], self.push)
+
+
+@MODELS.register_module()
+class EMAGenerator(GeneratorWrapper):
+    """Lets the student learn from a slow copy of the generator, too (MAD, arXiv 2209.10359).
+
+    The weights of the copy are an exponential moving average, and so are its batch norm statistics. In the imitation
+    phase the first part of the noise goes through the generator and the rest through the copy.
+
+    Args:
+        generator (dict | Generator): The generator inside.
+        decay (float): Share of the old average that an update keeps. Defaults to 0.95.
+        share (float): Share of each batch that comes from the copy. Defaults to 0.5.
+    """
+
+    def __init__(self, generator: dict | Generator, decay: float = 0.95, share: float = 0.5) -> None:
+        super().__init__(generator)
+        for key, value in dict(decay=decay, share=share).items():
+            if not 0 <= value <= 1:
+                raise DistillError(f'model.generator.{key} must be between 0 and 1, but found {value!r}')
+        self.decay = decay
+        self.share = share
+        self.average = copy.deepcopy(self.generator).requires_grad_(False)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """See :class:`~mmdfad.models.generators.Generator`."""
+        slow = round(self.share * len(noise))
+        parts = (self.generator, noise[: len(noise) - slow]), (self.average, noise[len(noise) - slow :])
+        return torch.cat([generator.sample(part) for generator, part in parts if len(part)])
+
+    @torch.no_grad()
+    def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
+        """See :class:`~mmdfad.models.generators.Generator`."""
+        with torch.enable_grad():
+            self.generator.update(noise, loss, optim)
+        own = self.generator.state_dict()
+        for name, average in self.average.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(own[name], 1 - self.decay)
+            else:
+                average.copy_(own[name])
+
+
+def flip_and_shift(images: Tensor, noise: Tensor, flip: float, shift: int) -> Tensor:
+    """Flip and shift images, differentiably.
+
+    Args:
+        images (Tensor): Images [N, C, H, W].
+        noise (Tensor): Noise [N, noise_dim], which decides how.
+        flip (float): Probability of a horizontal flip.
+        shift (int): Largest shift in pixels, in each direction; the border is reflected.
+    """
+    height, width = images.shape[2:]
+    flipped = uniform(noise, FLIPS).view(-1, 1, 1, 1) < flip
+    images = torch.where(flipped, images.flip(3), images)
+    if not shift:
+        return images
+    padded = F.pad(images, [shift] * 4, mode='reflect')
+    offsets = (uniform(noise, SHIFTS, 2) * (2 * shift + 1)).long().tolist()
+    crops = [p[:, y : y + height, x : x + width] for p, (y, x) in zip(padded, offsets, strict=True)]
+    return torch.stack(crops)

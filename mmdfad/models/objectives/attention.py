@@ -1,0 +1,75 @@
+"""Attention transfer: where in an image a network is active."""
+
+import re
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmdfad.models.network import Network
+from mmdfad.models.pixels import resize_images
+from mmdfad.models.step import Step, Tap
+from mmdfad.registry import MODELS
+from mmdfad.utils import DistillError
+
+from .base import Objective
+
+# The stages of ResNets and most other CNNs, and of Swin, ConvNeXt and their kin.
+_STAGE = re.compile(r'(?:^|\.)(?:layer\d+|stages\.\d+)$')
+
+
+@MODELS.register_module()
+class AttentionTransfer(Objective):
+    """Distance of normalised attention maps at the outputs of stages.
+
+    An attention map is the mean over channels of the squared features, flattened and divided by its l2 norm. The value
+    is the sum over stages of the mean squared difference of the two maps (Zagoruyko and Komodakis, arXiv 1612.03928;
+    ZSKT, arXiv 1905.09768, eq. 3).
+
+    Args:
+        teacher_stages (Sequence[str], optional): Modules of the teacher. Defaults to those called ``layer1``,
+            ``layer2``, ... or ``stages.0``, ``stages.1``, ....
+        student_stages (Sequence[str], optional): As many modules of the student.
+        kwargs: ``weight`` and ``begin``, see :class:`~mmdfad.models.objectives.Objective`.
+    """
+
+    name = 'attention'
+
+    def __init__(
+        self, teacher_stages: Sequence[str] | None = None, student_stages: Sequence[str] | None = None, **kwargs
+    ) -> None:
+        super().__init__(**kwargs)
+        self.stages = dict(teacher=teacher_stages, student=student_stages)
+        self._pairs: list[tuple[Tap, Tap]] = []
+
+    def bind(self, teacher: Network, student: Network) -> set[Tap]:
+        """Record the outputs of both networks' stages.
+
+        Raises:
+            DistillError: If they do not have the same number of stages.
+        """
+        names = {n.role: self.stages[n.role] or find_stages(n) for n in (teacher, student)}
+        if not names['teacher'] or len(names['teacher']) != len(names['student']):
+            raise DistillError(
+                'AttentionTransfer needs as many stages in the student as in the teacher, but finds '
+                f'{list(names["teacher"])} in the teacher and {list(names["student"])} in the student; set its '
+                'teacher_stages and student_stages'
+            )
+        pairs = zip(names['teacher'], names['student'], strict=True)
+        self._pairs = [(Tap('teacher', t), Tap('student', s)) for t, s in pairs]
+        return {tap for pair in self._pairs for tap in pair}
+
+    def forward(self, step: Step) -> Tensor:
+        """The distance, a scalar."""
+        return sum(_distance(step[teacher].float(), step[student].float()) for teacher, student in self._pairs)
+
+
+def find_stages(network: Network) -> list[str]:
+    """Names of the modules that are a network's stages, by their usual names."""
+    return [name for name, _ in network.model.named_modules() if _STAGE.search(name)]
+
+
+def _distance(teacher: Tensor, student: Tensor) -> Tensor:
+    teacher, student = (features.square().mean(1, keepdim=True) for features in (teacher, student))
+    student = resize_images(student, teacher.shape[2:])
+    return F.mse_loss(F.normalize(student.flatten(1)), F.normalize(teacher.flatten(1)))

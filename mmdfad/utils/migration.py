@@ -1,0 +1,52 @@
+"""Settings of earlier versions, and what to write in their place."""
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import DistillError
+
+_ACCELERATION = 'default_hooks.acceleration.{} (of mmdfad.AccelerationHook)'
+_WRAPPED = "model.generator=dict(type='mmdfad.{}', generator=dict(type=...), ...)"
+_PHASES = "train_cfg.phases=[dict(name='imitation', steps=5), dict(name='generation', steps=1)]"
+REMOVED = {
+    'model': {
+        'imitation_loss': "model.imitation=[dict(type='L1Discrepancy')]",
+        'generation_loss': "model.generation=[dict(type='L1Discrepancy'), ...]",
+        'generation_priors': "model.generation=[dict(type='L1Discrepancy'), dict(type='BNStatisticsPrior', weight=1)]",
+        'replay': _WRAPPED.format('ReplayGenerator'),
+        'replay_loss': f'{_WRAPPED.format("ReplayGenerator")}; model.imitation counts for replayed images, too',
+        'augment': _WRAPPED.format('AugmentedGenerator'),
+        'init_student_from_teacher': "model.start=dict(type='mmdfad.ChannelSelection')",
+        'freeze_student_norms': 'student_bn_eval=True in the generation phase of train_cfg.phases',
+        'fold_teacher': _ACCELERATION.format('fold_teacher'),
+        'channels_last': _ACCELERATION.format('channels_last'),
+        'hasten_dilations': _ACCELERATION.format('optimize_dilated_convs'),
+        'inference_dtype': _ACCELERATION.format('inference_dtype'),
+        'compiled': _ACCELERATION.format('compile'),
+        'checkpointed': _ACCELERATION.format('activation_checkpointing'),
+        'shard_teacher': 'model.teacher.shard=True',
+    },
+    'train_cfg': {'imitation_steps': _PHASES, 'generation_steps': _PHASES},
+}
+
+
+def refuse_keys(where: str, keys: Mapping[str, Any], known: Any = None) -> None:
+    """Refuse keys that nothing takes, and say what to write instead.
+
+    Args:
+        where (str): The config key that they stand under: ``'model'`` or ``'train_cfg'``.
+        keys (Mapping[str, Any]): The keys that were left over.
+        known (Any, optional): The callable whose arguments could have been meant.
+
+    Raises:
+        DistillError: If there are any.
+    """
+    for key in keys:
+        if key in REMOVED[where]:
+            raise DistillError(f'{where}.{key} is a setting of an earlier version; write {REMOVED[where][key]}')
+        names = [n for n in inspect.signature(known).parameters if n != 'self'] if known else []
+        close = difflib.get_close_matches(key, names, 1)
+        hint = f'; did you mean {close[0]}?' if close else f'; it takes {", ".join(names)}' if names else ''
+        raise DistillError(f'{where}.{key} is unknown{hint}')
