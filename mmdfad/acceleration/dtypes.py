@@ -2,7 +2,7 @@
 
 import torch
 from mmcv.cnn.bricks import wrappers
-from torch import nn
+from torch import Tensor, nn
 
 # These do nothing with their weights but what autocast would cast them for.
 _CASTABLE = (nn.Conv2d, nn.Linear, wrappers.Conv2d, wrappers.Linear)
@@ -33,11 +33,17 @@ def computing_dtype(device: str) -> torch.dtype:
 
 
 def sample_in(generator: nn.Module, dtype: torch.dtype, device: str) -> None:
-    """Let a generator make the images of the imitation phase in another type.
+    """Let a generator make the images of the imitation phase in another type, in train mode.
 
     Args:
         generator (nn.Module): The generator; changed in place.
         dtype (torch.dtype): Such as ``torch.bfloat16``.
         device (str): Type of the device, such as ``'cpu'``.
     """
-    generator.sample = torch.autocast(device, dtype)(generator.sample)
+    sample = generator.sample
+
+    def sample_in_dtype(noise: Tensor) -> Tensor:
+        with torch.autocast(device, dtype, enabled=generator.training):
+            return sample(noise)
+
+    generator.sample = sample_in_dtype

@@ -64,8 +64,15 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         if noise not in NOISE:
             raise DistillError(f'train_cfg.noise must be one of {", ".join(NOISE)}, but found {noise!r}')
         super().__init__(runner, dataloader, max_iters, val_begin, val_interval, dynamic_intervals)
-        learns = unwrap(runner.model).generator.learns
+        if not isinstance(self.distiller, AdversarialDistiller):
+            raise DistillError(
+                "train_cfg.type='mmdfad.AdversarialDistillLoop' trains a model of type='mmdfad.AdversarialDistiller', "
+                f'but found {type(self.distiller).__name__}'
+            )
+        learns = self.distiller.generator.learns
         self.phases = [phase for phase in parse_phases(phases) if learns or phase.updates != 'generator']
+        if not self.phases:
+            raise DistillError('train_cfg.phases has only generation phases, but model.generator learns nothing')
         self.noise = noise
         self.exit_stack = ExitStack()
         self.round_log = RoundLog(runner.message_hub, runner.work_dir)
@@ -98,9 +105,10 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         self._open_stream()
-        for phase in self.phases:
-            done, total = phase.steps_before(self._iter), phase.steps_before(self._max_iters)
-            self.runner.optim_wrapper[phase.updates].initialize_count_status(self.runner.model, done, total)
+        for name, optim_wrapper in self.runner.optim_wrapper.items():
+            own = [phase for phase in self.phases if phase.updates == name]
+            done, total = (sum(phase.steps_before(n) for phase in own) for n in (self._iter, self._max_iters))
+            optim_wrapper.initialize_count_status(self.runner.model, done, total)
 
     def run_round(self) -> None:
         """Run one round."""
@@ -109,10 +117,12 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self._apply_start()
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
         log: dict[str, Tensor] = {}
-        batches = self._batches()
+        batch = None
         for phase in self.phases:
             for _ in range(phase.steps if self._iter >= phase.begin else 0):
-                log |= self._run_step(phase, next(batches))
+                if batch is None or self.noise == 'step':
+                    batch = next(self.dataloader_iterator)
+                log |= self._run_step(phase, batch)
         self._average_statistics()
         self.round_log.add(self._iter + 1, log)
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=None, outputs=None)
@@ -122,14 +132,6 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         step = getattr(self.distiller, f'{phase.name}_step')
         optim_wrapper = self.runner.optim_wrapper[phase.updates]
         return step(batch, optim_wrapper, self._iter, self._iter / self._max_iters, **phase.settings)
-
-    def _batches(self) -> Iterator[Tensor | dict]:
-        """A batch for each step of a round."""
-        if self.noise == 'round':
-            batch = next(self.dataloader_iterator)
-            while True:
-                yield batch
-        yield from self.dataloader_iterator
 
     def _open_stream(self) -> None:
         """Open the stream of noise where the last round left it, also after a resume."""
@@ -144,9 +146,14 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                 'train_dataloader.sampler must be able to skip what a resumed run has seen, as mmdfad.NoiseSampler '
                 f'does, but found {type(sampler).__name__}'
             )
-        steps = sum(phase.steps_before(self._iter) for phase in self.phases)
-        sampler.skip((self._iter if self.noise == 'round' else steps) * self.dataloader.batch_size)
+        sampler.skip(self._batches_before(self._iter) * self.dataloader.batch_size)
         self.dataloader_iterator = iter(self.dataloader)
+
+    def _batches_before(self, round_index: int) -> int:
+        """Batches that the rounds before this one take from the dataloader."""
+        if self.noise == 'round':
+            return max(0, round_index - min(phase.begin for phase in self.phases))
+        return sum(phase.steps_before(round_index) for phase in self.phases)
 
     def _reseed(self) -> None:
         """Make random numbers in a round (of dropout, say) a function of seed, round and rank: resuming is exact."""

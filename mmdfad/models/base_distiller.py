@@ -75,11 +75,11 @@ class BaseDistiller(BaseModel):
             noise (Tensor): Noise [N, noise_dim].
 
         Returns:
-            tuple[Tensor, Tensor, Tensor]: Images [N, C, H, W] in the teacher's pixel space, and the logits of student
-            and teacher.
+            tuple[Tensor, Tensor, Tensor]: Images [M, C, H, W] in the teacher's pixel space, as the student would learn
+            from, and the logits of student and teacher.
         """
         with evaluating(self):
-            images = self.generator(noise.to(self.device)).float()
+            images = self.generator.sample(noise.to(self.device)).float()
             return images, self.student.predict(images), self.teacher.predict(images)
 
     def val_step(self, data: Tensor | dict) -> list:
