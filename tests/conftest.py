@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
@@ -27,6 +28,12 @@ def _no_leftover_scope():
     """A Runner leaves its scope behind as the default; no test may depend on that of another."""
     yield
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_pretty_configs(monkeypatch):
+    """mmengine formats a config three times in a run, which takes longer than a tiny run itself."""
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **style: (text, True))
 
 
 def build_model(cfg: dict, scope: str = 'mmpretrain') -> torch.nn.Module:
@@ -80,30 +87,47 @@ def tiny_cfg(request, tmp_path, teacher_checkpoints) -> Config:
 
 @pytest.fixture
 def eventful_cfg(tiny_cfg) -> Config:
-    """The tiny distillation with chance, memory, averaging, workers and mixed precision in play."""
+    """The tiny distillation with chance, a memory, averaged weights, workers and mixed precision."""
     tiny_cfg.model.student.head.update(type='StackedLinearClsHead', mid_channels=[16], dropout_rate=0.5)
-    tiny_cfg.model.update(
-        replay=dict(type='ReplayPool', capacity=6, batch_size=3, push=3), augment=dict(type='RandomFlipCrop', shift=2)
-    )
-    tiny_cfg.custom_hooks += [dict(type='EMAHook', momentum=0.1, update_buffers=True)]
+    replay = dict(type='ReplayGenerator', generator=tiny_cfg.model.generator, capacity=6, replayed=3, push=3)
+    tiny_cfg.model.generator = dict(type='AugmentedGenerator', generator=replay, shift=2)
+    tiny_cfg.custom_hooks = [dict(type='EMAHook', momentum=0.1, update_buffers=True)]
     tiny_cfg.train_dataloader.update(batch_size=4, num_workers=1)
     tiny_cfg.optim_wrapper.amp_dtype = 'bfloat16'
     return tiny_cfg
 
 
 def run(cfg: Config, **changes) -> Runner:
-    """Build a runner and train. ``changes`` are dotted keys with double underscores for dots."""
+    """Build a runner and train, see :func:`build_runner`."""
     runner = build_runner(cfg, **changes)
     runner.train()
     return runner
 
 
 def build_runner(cfg: Config, **changes) -> Runner:
+    """Build a runner. ``changes`` are dotted keys with double underscores for dots."""
     cfg = Config(cfg.to_dict())
     cfg.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
     # mmengine gives two runners of one name in one second the same message hub.
     cfg.experiment_name = f'test_{next(_run_number)}'
     return Runner.from_cfg(cfg)
+
+
+def keep_hooks(cfg: Config, *names: str) -> None:
+    """Remove all hooks of a config but those of mmengine and some that are named."""
+    stock = ('logger', 'param_scheduler', 'timer')
+    cfg.default_hooks = {name: cfg.default_hooks[name] for name in (*stock, *names)}
+
+
+def hook_of(runner: Runner, kind: str) -> Hook:
+    """The hook of a class, by its name."""
+    return next(hook for hook in runner.hooks if type(hook).__name__ == kind)
+
+
+def assert_same_run(a: Runner, b: Runner) -> None:
+    """Bitwise equality of networks and optimizers."""
+    assert_same_state(a.model.state_dict(), b.model.state_dict())
+    assert_same_state(a.optim_wrapper.state_dict(), b.optim_wrapper.state_dict())
 
 
 def assert_same_state(a: dict, b: dict) -> None:
@@ -114,6 +138,8 @@ def assert_same_state(a: dict, b: dict) -> None:
             assert torch.equal(value, b[key]), key
         elif isinstance(value, dict):
             assert_same_state(value, b[key])
+        elif isinstance(value, list):
+            assert_same_state(dict(enumerate(value)), dict(enumerate(b[key])))
         else:
             assert value == b[key], key
 

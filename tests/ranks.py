@@ -1,4 +1,4 @@
-"""Real runs in processes of their own, many of them alike, without the cost of importing everything in each."""
+"""Real runs in other processes, which do not have to import everything again."""
 
 import multiprocessing
 import os
@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from mmdfad.apis import find_resumable_checkpoint
 
-# Forks from a process that has imported all and computed nothing.
+# Processes are forked from one that has imported everything and computed nothing.
 CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload(
     ['conftest', 'mmdfad.apis', 'mmdfad.engine', 'mmdfad.models', 'mmpretrain.models', 'mmseg.models']
@@ -19,7 +19,7 @@ CONTEXT.set_forkserver_preload(
 
 
 class Tell(Hook):
-    """Sets an event when a run, or what is resumed of it, has done some rounds."""
+    """Sets an event when a run or a resumed run has done some rounds."""
 
     def __init__(self, event, rounds):
         self.event, self.rounds = event, rounds
@@ -31,7 +31,7 @@ class Tell(Hook):
 
 
 def train_rank(rank: int, world_size: int, meeting: str, config: str, tell=None) -> None:
-    """Be one rank of a run: train, and leave the final state in the work directory."""
+    """Train as one rank of a run, and save the final state in the work directory."""
     torch.set_num_threads(1)
     cfg = Config.fromfile(config)
     if world_size > 1:
@@ -45,7 +45,7 @@ def train_rank(rank: int, world_size: int, meeting: str, config: str, tell=None)
     if tell is not None:
         runner.register_hook(Tell(*tell))
     runner.train()
-    optimizers = {player: wrapper.optimizer.state_dict() for player, wrapper in runner.optim_wrapper.items()}
+    optimizers = {name: wrapper.optimizer.state_dict() for name, wrapper in runner.optim_wrapper.items()}
     model = getattr(runner.model, 'module', runner.model)
     torch.save(dict(model=model.state_dict(), optimizers=optimizers), f'{cfg.work_dir}/rank_{rank}.pth')
 

@@ -57,7 +57,7 @@ def test_configs_resolve_from_an_installed_wheel(wheel, tmp_path):
     code = (
         'import mmdfad; assert mmdfad.__file__.startswith({site!r}), mmdfad.__file__\n'
         'from mmengine.config import Config; from mmengine.hub import get_config\n'
-        'assert get_config("mmdfad::dfad/lenet5_mnist5k.py").filename.startswith({site!r})\n'
+        'assert get_config("mmdfad::dfad/dfad_lenet5-lenet5half_1xb128_mnist5k.py").filename.startswith({site!r})\n'
         'open("mine.py", "w").write("_base_ = [\'mmdfad::_base_/default_runtime.py\']")\n'
         'print(Config.fromfile("mine.py").log_processor.type)'
     ).format(site=str(tmp_path / 'site'))

@@ -19,7 +19,7 @@ from mmdfad import registry
         ('DATA_SAMPLERS', 'NoiseSampler'),
         ('METRICS', 'AgreementMetric'),
         ('OPTIM_WRAPPERS', 'BFloat16OptimWrapper'),
-        ('OPTIM_WRAPPER_CONSTRUCTORS', 'PlayerOptimWrapperConstructor'),
+        ('OPTIM_WRAPPER_CONSTRUCTORS', 'DistillOptimWrapperConstructor'),
         ('LOG_PROCESSORS', 'DistillLogProcessor'),
     ],
 )

@@ -1,4 +1,4 @@
-"""Compress a LeNet-5 without data, end to end: train a teacher on real digits, distil from noise, test both."""
+"""Compress a LeNet-5 without data: train a teacher on real digits, distil a student from noise, test both."""
 
 import argparse
 import shutil
@@ -18,13 +18,13 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seed', type=int, default=0, help='seed of the teacher, the student and the noise')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything goes')
+    parser.add_argument('--seed', type=int, default=0, help='seed of teacher, student and noise')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='folder for all results')
     return parser.parse_args()
 
 
 def build_runner(cfg: Config, work_dir: Path, seed: int) -> Runner:
-    """A runner that logs its progress, but not its environment."""
+    """Build a runner that logs its progress, but not its environment."""
     cfg.work_dir, cfg.randomness, cfg.log_level = str(work_dir), dict(seed=seed), 'WARNING'
     runner = Runner.from_cfg(cfg)
     for part in (runner.logger, *runner.logger.handlers):
@@ -40,8 +40,8 @@ def train_teacher(work_dir: Path, seed: int) -> tuple[Runner, str]:
 
 
 def distil(work_dir: Path, seed: int, teacher_checkpoint: str) -> Runner:
-    """Distil a student from noise alone. The test digits are looked at to show the progress, and for nothing else."""
-    cfg = Config.fromfile(CONFIGS / 'dfad/lenet5_mnist5k.py')
+    """Distil a student from noise alone. The test digits only serve to measure its progress."""
+    cfg = Config.fromfile(CONFIGS / 'dfad/dfad_lenet5-lenet5half_1xb128_mnist5k.py')
     cfg.model.teacher.checkpoint = teacher_checkpoint
     cfg.model.val_agreement = True
     cfg.test_evaluator = [cfg.test_evaluator, dict(type='mmdfad.AgreementMetric')]
@@ -51,7 +51,7 @@ def distil(work_dir: Path, seed: int, teacher_checkpoint: str) -> Runner:
 
 
 def test_exported(folder: Path, work_dir: Path) -> float:
-    """Top-1 of the exported student, as mmpretrain itself loads and tests it."""
+    """Load and test the exported student with mmpretrain itself, and return its top-1 accuracy."""
     from mmpretrain import get_model
 
     model = get_model(str(folder / 'student.py'), pretrained=str(folder / 'student.pth'))
@@ -70,7 +70,7 @@ def test_exported(folder: Path, work_dir: Path) -> float:
 
 
 def top1(metrics: dict) -> float:
-    """Accuracy, which mmpretrain gives in percent, as a fraction of 1."""
+    """Accuracy as a fraction of 1. mmpretrain gives it in percent."""
     return round(metrics['accuracy/top1'] / 100, 4)
 
 
@@ -79,18 +79,18 @@ def count(model: torch.nn.Module) -> int:
 
 
 def run(seed: int, work_dir: Path) -> dict:
-    """The whole demo; returns the report."""
+    """Run the whole demo, and return the report."""
     start = time.perf_counter()
-    print(f'\n=== 1/3  a teacher, trained on 4,000 real digits (seed {seed})', flush=True)
+    print(f'\n=== 1/3  Train a teacher on 4,000 real digits (seed {seed})', flush=True)
     teacher_runner, checkpoint = train_teacher(work_dir / 'teacher', seed)
     teacher_top1 = top1(teacher_runner.test())
     teacher_done = time.perf_counter()
 
-    print('\n=== 2/3  a student of a quarter of its size, distilled from noise', flush=True)
+    print('\n=== 2/3  Distil a student of a quarter of its size from noise', flush=True)
     runner = distil(work_dir / 'distill', seed, checkpoint)
     distill_done = time.perf_counter()
 
-    print('\n=== 3/3  both on 1,000 real digits that neither has seen', flush=True)
+    print('\n=== 3/3  Test both on 1,000 real digits that neither has seen', flush=True)
     metrics = runner.test()
     student_top1 = test_exported(work_dir / 'distill', work_dir / 'exported')
     if student_top1 != top1(metrics):

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# dist_test.sh CONFIG CHECKPOINT GPUS [flags of test.py]; several machines by NNODES, NODE_RANK, MASTER_ADDR and PORT.
+# Usage: dist_test.sh CONFIG CHECKPOINT GPUS [flags of test.py]
+# For several machines, set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
 set -euo pipefail
 CONFIG=$1
 CHECKPOINT=$2

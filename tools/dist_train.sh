@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# dist_train.sh CONFIG GPUS [flags of train.py]; several machines by NNODES, NODE_RANK, MASTER_ADDR and PORT.
+# Usage: dist_train.sh CONFIG GPUS [flags of train.py]
+# For several machines, set NNODES, NODE_RANK, MASTER_ADDR and PORT on each.
 set -euo pipefail
 CONFIG=$1
 GPUS=$2
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 
 export PYTHONPATH="$TOOLS/..:${PYTHONPATH:-}"
-# In place of the shell, so that signals reach it.
+# exec replaces the shell, so that signals reach torchrun.
 exec torchrun \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \

@@ -1,4 +1,4 @@
-"""Distil a student from a teacher's config and checkpoint alone: writes a config, says why it is so, and runs it."""
+"""Distil a student from a teacher's config and checkpoint: write a config, explain its settings, and run it."""
 
 import argparse
 import re
@@ -15,27 +15,29 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
         description=__doc__,
         epilog='Other flags (--amp, --resume, --cfg-options, ...) go to tools/train.py, which runs the config.',
     )
-    parser.add_argument('--teacher', required=True, help="its config, by path or as 'mmpretrain::resnet/...'")
-    parser.add_argument('--checkpoint', required=True, help="the teacher's, a path or URL")
+    parser.add_argument('--teacher', required=True, help="the teacher's config: a path, or 'mmpretrain::resnet/...'")
+    parser.add_argument('--checkpoint', required=True, help="the teacher's checkpoint: a path or URL")
     parser.add_argument(
         '--student',
         required=True,
-        help='its config; or the teacher, smaller: auto:0.5 for half the width, auto:depth=0.5 for half the blocks, '
-        'auto:width=0.5,depth=0.5 for both',
+        help="the student's config; or a smaller teacher: auto:0.5 for half the width, auto:depth=0.5 for half the "
+        'blocks, auto:width=0.5,depth=0.5 for both',
     )
     parser.add_argument(
-        '--image-size', type=int, nargs=2, metavar=('H', 'W'), help="default: that of the teacher's test pipeline"
+        '--image-size', type=int, nargs=2, metavar=('H', 'W'), help="default: the size in the teacher's test pipeline"
     )
-    parser.add_argument('--rounds', type=int, help="rounds to play; default: the paper's for that image size")
-    parser.add_argument('--batch-size', type=int, help="images in a step; default: the paper's, by image size")
+    parser.add_argument('--rounds', type=int, help="rounds to run; default: the paper's for that image size")
+    parser.add_argument('--batch-size', type=int, help="images in a step; default: the paper's for that image size")
     parser.add_argument('--seed', type=int, default=0, help='seed of the run')
-    parser.add_argument('--work-dir', type=Path, help='for logs, checkpoints, the student; the config is WORK_DIR.py')
+    parser.add_argument(
+        '--work-dir', type=Path, help='folder for logs, checkpoints and the student; the config is WORK_DIR.py'
+    )
     parser.add_argument('--config-only', action='store_true', help='write the config, but do not run it')
     return parser.parse_known_args()
 
 
 def main() -> None:
-    args, of_train = parse_args()
+    args, train_flags = parse_args()
     student = args.student if args.student.startswith('auto:') else Path(args.student).stem
     name = re.sub(r'\W+', '-', f'{Path(args.teacher).stem}_to_{student}')
     work_dir = args.work_dir or Path('work_dirs', name)
@@ -53,7 +55,7 @@ def main() -> None:
         )
     print(*(f'  {line}' for line in reasons), f'Wrote {config}', sep='\n', flush=True)
     if not args.config_only:
-        sys.argv = [str(Path(__file__).with_name('train.py')), str(config), *of_train]
+        sys.argv = [str(Path(__file__).with_name('train.py')), str(config), *train_flags]
         runpy.run_path(sys.argv[0], run_name='__main__')
 
 

@@ -1,12 +1,11 @@
-"""Export the student of a training checkpoint as a plain mmpretrain or mmseg model."""
+"""Export the student in a training checkpoint as a plain mmpretrain or mmseg model."""
 
 import argparse
 
 from mmengine.config import DictAction
 
-from mmdfad.apis import export_student
+from mmdfad.apis import export_student, read_run
 from mmdfad.utils import readable_errors
-from mmdfad.utils.config import read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,10 +20,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with readable_errors():
-        cfg = read_config(args.config)
-        if args.cfg_options is not None:
-            cfg.merge_from_dict(args.cfg_options)
-        print(*export_student(cfg, args.checkpoint, args.out_dir), sep='\n')
+        files = export_student(read_run(args.config, args.cfg_options), args.checkpoint, args.out_dir)
+    print(*files, sep='\n')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# slurm_train.sh PARTITION JOB CONFIG WORK_DIR [flags of train.py]; sizes by GPUS, GPUS_PER_NODE, CPUS_PER_TASK.
+# Usage: slurm_train.sh PARTITION JOB CONFIG WORK_DIR [flags of train.py]
+# Set GPUS, GPUS_PER_NODE and CPUS_PER_TASK for the size of the job.
 set -euo pipefail
 PARTITION=$1
 JOB_NAME=$2

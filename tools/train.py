@@ -1,4 +1,4 @@
-"""Distil a student without data; plain mmpretrain and mmseg configs train as usual."""
+"""Distil a student without data. Plain mmpretrain and mmseg configs train as usual."""
 
 import argparse
 import os
@@ -6,18 +6,17 @@ import os.path as osp
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.dist import broadcast_object_list
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmdfad.apis import (
+    check_settings,
     ensure_validation,
-    find_resumable_checkpoint,
+    init_distributed,
     is_distillation,
-    join_ranks,
-    require_whole_checkpoint,
     require_writable,
     set_amp,
+    set_resume,
 )
 from mmdfad.utils import DistillError, readable_errors
 from mmdfad.utils.config import read_config
@@ -25,36 +24,34 @@ from mmdfad.utils.config import read_config
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        'config', help="a config file, or one that a package ships, as in 'mmpretrain::lenet/lenet5_mnist.py'"
-    )
+    parser.add_argument('config', help="a config file, or the config of a package: 'mmpretrain::lenet/lenet5_mnist.py'")
     parser.add_argument('--work-dir', help='where logs, checkpoints and the student go')
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from this checkpoint, or without a value from the latest whole one in the work directory',
+        help='continue from this checkpoint; without a value, from the latest whole one in the work directory',
     )
     parser.add_argument(
         '--amp', action='store_const', dest='amp_dtype', const='auto', help='compute in the fastest type of the device'
     )
     parser.add_argument(
-        '--amp-dtype', choices=['auto', 'float32', 'bfloat16', 'float16'], help="or in this one; default: the config's"
+        '--amp-dtype',
+        choices=['auto', 'float32', 'bfloat16', 'float16'],
+        help="compute in this type; default: the config's",
     )
     parser.add_argument('--no-validate', action='store_true', help='do not validate during training')
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rates with the actual batch size'
-    )
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rates with the batch size')
     parser.add_argument('--no-pin-memory', action='store_true', help='do not pin the memory of batches')
     parser.add_argument('--no-persistent-workers', action='store_true', help='restart dataloader workers every epoch')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
-        help='override settings of the config, as in model.teacher.checkpoint=teacher.pth; lists as key="[a,b]"',
+        help='override settings of the config: model.teacher.checkpoint=teacher.pth; lists as key="[a,b]"',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    # torch.distributed.launch passes it, torchrun sets the variable.
+    # torch.distributed.launch passes it. torchrun sets the variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -62,7 +59,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
-    """Merge the flags into the config; ``--cfg-options`` have the last word."""
+    """Merge the flags into the config. ``--cfg-options`` override the other flags."""
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.launcher = args.launcher
@@ -88,27 +85,15 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     return cfg
 
 
-def merge_resume(cfg: Config, resume: str | None) -> None:
-    """Point the config at the checkpoint to go on from."""
-    if resume is None:
-        return
-    # All ranks go on from what the first finds.
-    broadcast_object_list(found := [find_resumable_checkpoint(cfg.work_dir) if resume == 'auto' else resume])
-    checkpoint = found[0]
-    if checkpoint is None:
-        print(f'Nothing to resume in {cfg.work_dir}: starting from the first round')
-        return
-    require_whole_checkpoint(checkpoint)
-    cfg.resume, cfg.load_from = True, checkpoint
-
-
 def main() -> None:
     args = parse_args()
     with readable_errors():
         cfg = merge_args(read_config(args.config), args)
-        join_ranks(cfg)
+        check_settings(cfg)
+        init_distributed(cfg)
         require_writable(cfg.work_dir)
-        merge_resume(cfg, args.resume)
+        if args.resume is not None:
+            set_resume(cfg, args.resume)
         if is_distillation(cfg) and not args.no_validate:
             ensure_validation(cfg)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

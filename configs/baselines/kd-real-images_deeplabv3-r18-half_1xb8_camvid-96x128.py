@@ -10,9 +10,9 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='RandomResize', scale=(240, 180), ratio_range=(0.75, 1.5), keep_ratio=True),
-            dict(type='RandomCrop', crop_size=(96, 128)),
+            dict(type='mmseg.RandomCrop', crop_size=(96, 128)),
             dict(type='RandomFlip', prob=0.5),
-            dict(type='PackSegInputs'),
+            dict(type='mmseg.PackSegInputs'),
         ],
     ),
     sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True),

@@ -20,14 +20,14 @@ model = dict(
 )
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
+    dict(type='mmseg.LoadAnnotations'),
     dict(type='RandomResize', scale=(240, 180), ratio_range=(0.75, 1.75), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(144, 192), cat_max_ratio=0.75),
+    dict(type='mmseg.RandomCrop', crop_size=(144, 192), cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
+    dict(type='mmseg.PhotoMetricDistortion'),
+    dict(type='mmseg.PackSegInputs'),
 ]
-test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations'), dict(type='mmseg.PackSegInputs')]
 small = dict(data_root='data/camvid_small')
 train_dataloader = dict(batch_size=8, num_workers=0, dataset=dict(**small, pipeline=train_pipeline))
 val_dataloader = dict(batch_size=8, num_workers=0, dataset=dict(**small, ann_file='val.txt', pipeline=test_pipeline))

@@ -14,11 +14,11 @@ model = dict(
 )
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
+    dict(type='mmseg.LoadAnnotations'),
     dict(type='Resize', scale=(342, 256), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(128, 128)),
+    dict(type='mmseg.RandomCrop', crop_size=(128, 128)),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PackSegInputs'),
+    dict(type='mmseg.PackSegInputs'),
 ]
 train_dataloader = dict(
     batch_size=64,

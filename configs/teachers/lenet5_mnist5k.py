@@ -2,7 +2,7 @@
 _base_ = 'mmpretrain::lenet/lenet5_mnist.py'
 custom_imports = dict(imports=['mmdfad'], allow_failed_imports=False)
 
-pipeline = [dict(type='Resize', scale=32), dict(type='PackInputs')]
+pipeline = [dict(type='Resize', scale=32), dict(type='mmpretrain.PackInputs')]
 train_dataloader = dict(
     _delete_=True,
     batch_size=32,

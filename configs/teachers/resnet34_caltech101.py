@@ -5,24 +5,28 @@ data_preprocessor = dict(num_classes=102, mean=[127.5, 127.5, 127.5], std=[127.5
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=128),
+    dict(type='mmpretrain.RandomResizedCrop', scale=128),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
+    dict(type='mmpretrain.PackInputs'),
 ]
-test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(128, 128)), dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(128, 128)),
+    dict(type='mmpretrain.PackInputs'),
+]
 train_dataloader = dict(
     batch_size=64,
     num_workers=4,
-    dataset=dict(type='Caltech101', data_root='data/caltech-101', split='train', pipeline=train_pipeline),
+    dataset=dict(type='mmpretrain.Caltech101', data_root='data/caltech-101', split='train', pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(
     batch_size=64,
     num_workers=4,
-    dataset=dict(type='Caltech101', data_root='data/caltech-101', split='test', pipeline=test_pipeline),
+    dataset=dict(type='mmpretrain.Caltech101', data_root='data/caltech-101', split='test', pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
-val_evaluator = dict(type='Accuracy', topk=(1,))
+val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1,))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 

@@ -16,6 +16,7 @@ def checkpoint_activations(model: nn.Module, names: Sequence[str], key: str) -> 
     """Let parts of a model forget their activations, and compute them again in the backward pass.
 
     Unlike mmengine's ``activation_checkpointing``, batch norms count a batch once, so that nothing else changes.
+    ``torch.compile`` leaves out these parts of a model that learns.
 
     Args:
         model (nn.Module): The model; changed in place.
@@ -26,12 +27,15 @@ def checkpoint_activations(model: nn.Module, names: Sequence[str], key: str) -> 
         DistillError: If it has no part of such a name.
     """
     parts = dict(model.named_modules())
+    # torch.compile does not support the context that keeps batch norms in train mode from counting twice.
+    learns = any(parameter.requires_grad for parameter in model.parameters())
+    checkpointed = torch.compiler.disable(_checkpointed) if learns else _checkpointed
     for name in names:
         if name not in parts:
             some = ', '.join(n for n in parts if n and n.count('.') < 2)
             raise DistillError(f'{key} names {name!r}, but the model has no such part; among its parts are {some}')
         part = parts[name]
-        part.forward = partial(_checkpointed, part, part.forward)
+        part.forward = partial(checkpointed, part, part.forward)
 
 
 def _checkpointed(part: nn.Module, forward: object, *args, **kwargs) -> object:

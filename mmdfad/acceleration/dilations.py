@@ -1,7 +1,6 @@
 """Dilated convolutions in less time."""
 
 from collections.abc import Sequence
-from functools import partial
 from types import MethodType
 
 import torch
@@ -23,7 +22,10 @@ def optimize_dilated_convs(model: nn.Module, only_in_training: bool = False) -> 
         model (nn.Module): The model; changed in place, but not in its weights.
         only_in_training (bool): Convolve as usual in eval mode. Defaults to False.
     """
-    convolve = partial(_convolve_dilated, only_in_training=only_in_training)
+
+    def convolve(module: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _convolve_dilated(module, images, weight, bias, only_in_training)
+
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and _is_dilated(module):
             module._conv_forward = MethodType(convolve, module)

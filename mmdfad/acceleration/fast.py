@@ -52,16 +52,16 @@ class FastForm(nn.Module):
 
 
 def changed_modules(exact: nn.Module, copy: nn.Module) -> set[str]:
-    """Names of the innermost modules that a copy lacks or that have other weights there."""
+    """Names of the modules that a copy lacks, and of the innermost ones that have other weights there."""
     copies = dict(copy.named_modules())
     return {
         name
         for name, module in exact.named_modules()
-        if not any(True for _ in module.children()) and not _same(module, copies.get(name))
+        if name not in copies or (not any(True for _ in module.children()) and not _same(module, copies[name]))
     }
 
 
-def _same(module: nn.Module, other: nn.Module | None) -> bool:
+def _same(module: nn.Module, other: nn.Module) -> bool:
     if type(other) is not type(module):
         return False
     tensors = zip([*module.parameters()], [*other.parameters()], strict=False)

@@ -6,25 +6,29 @@ from .checkpoints import (
     load_student_weights,
     require_whole_checkpoint,
     require_writable,
+    set_resume,
 )
-from .config import add_agreement, is_distillation, plain_student_config, set_amp
+from .config import add_agreement, check_settings, is_distillation, plain_student_config, read_run, set_amp
 from .distill import write_distillation
+from .distributed import init_distributed
 from .figure import draw_predictions
-from .ranks import join_ranks
 from .validation import ensure_validation
 
 __all__ = [
     'add_agreement',
+    'check_settings',
     'draw_predictions',
     'ensure_validation',
     'export_student',
     'find_resumable_checkpoint',
+    'init_distributed',
     'is_distillation',
-    'join_ranks',
     'load_student_weights',
     'plain_student_config',
+    'read_run',
     'require_whole_checkpoint',
     'require_writable',
     'set_amp',
+    'set_resume',
     'write_distillation',
 ]

@@ -1,4 +1,4 @@
-"""Training checkpoints: finding the one to go on from, and getting the student out."""
+"""Training checkpoints: which one to resume from, and the student in them."""
 
 import re
 import zipfile
@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_rank
+from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 from mmengine.logging import MMLogger, print_log
 from torch import nn
 
-from mmdfad.models.players import build_model
+from mmdfad.models.base_distiller import STUDENT_PREFIX
+from mmdfad.models.build import build_model
 from mmdfad.utils import DistillError
 from mmdfad.utils.atomic import atomic_write
 from mmdfad.utils.checkpoint import read_checkpoint
@@ -19,25 +20,50 @@ from mmdfad.utils.state_dict import explain_mismatch
 
 from .config import plain_student_config
 
-_STUDENT = 'student.model.'
 _AUXILIARY = 'auxiliary_head.'
 
 
+def set_resume(cfg: Config, resume: str) -> None:
+    """Point a config at the checkpoint to resume from.
+
+    Each file is checked once, and here only for damage. Its content is read by the Runner.
+
+    Args:
+        cfg (Config): A config with its ``work_dir``, changed in place.
+        resume (str): A checkpoint, or ``'auto'`` for the latest whole one in the work directory. If there is none, the
+            run starts from the first round.
+
+    Raises:
+        DistillError: If the checkpoint does not exist or is damaged.
+    """
+    if resume == 'auto':
+        # The first rank decides for all.
+        found = [find_resumable_checkpoint(cfg.work_dir) if is_main_process() else None]
+        broadcast_object_list(found)
+        if found[0] is None:
+            print_log(f'Nothing to resume in {cfg.work_dir}: starting from the first round')
+            return
+        resume = found[0]
+    else:
+        require_whole_checkpoint(resume)
+    cfg.resume, cfg.load_from = True, resume
+
+
 def find_resumable_checkpoint(work_dir: str | Path) -> str | None:
-    """The latest whole checkpoint of a work directory.
+    """The latest whole checkpoint in a work directory.
 
     Args:
         work_dir (str | Path): The work directory.
 
     Returns:
-        str | None: Its path; None if there is none. Damaged files are passed over, with a warning.
+        str | None: Its path, or None if there is none. A damaged file is skipped with a warning.
     """
     work_dir = Path(work_dir)
     candidates = sorted(work_dir.glob('iter_*.pth'), key=_round_of, reverse=True)
     pointer = work_dir / 'last_checkpoint'
     if pointer.is_file():
         last = Path(pointer.read_text().strip())
-        # Moving a work directory must not break it: a checkpoint beside the pointer wins over the recorded path.
+        # A work directory may have been moved: a checkpoint beside the pointer counts more than the recorded path.
         candidates = [c for c in (work_dir / last.name, last) if c.is_file()][:1] + candidates
     for candidate in dict.fromkeys(candidates):
         if _is_whole(candidate):
@@ -47,24 +73,24 @@ def find_resumable_checkpoint(work_dir: str | Path) -> str | None:
 
 
 def require_whole_checkpoint(path: str) -> None:
-    """Check that a local checkpoint can be read.
+    """Check a local checkpoint for damage.
 
     Args:
-        path (str): A path; URLs are not looked at.
+        path (str): A path. URLs are not checked.
 
     Raises:
-        DistillError: If it does not exist, or is damaged.
+        DistillError: If the file does not exist or is damaged.
     """
     if '://' in path:
         return
     if not Path(path).is_file():
         raise DistillError(f'checkpoint {path} does not exist')
     if not _is_whole(Path(path)):
-        raise DistillError(f'checkpoint {path} is corrupt, truncated or no checkpoint of torch')
+        raise DistillError(f'checkpoint {path} is corrupt, truncated or not a checkpoint of torch')
 
 
 def require_writable(work_dir: str | Path) -> None:
-    """Check that a work directory can be made and written to, before anything is computed.
+    """Check that a run can write to its work directory, before it computes anything.
 
     Args:
         work_dir (str | Path): The work directory.
@@ -78,7 +104,7 @@ def require_writable(work_dir: str | Path) -> None:
         probe.unlink(missing_ok=True)
     except OSError as error:
         raise DistillError(
-            f'cannot write to the work directory {work_dir}: {error}. Name another with --work-dir'
+            f'cannot write to the work directory {work_dir}: {error}. Choose another with --work-dir'
         ) from error
 
 
@@ -97,19 +123,18 @@ def load_student_weights(model: nn.Module, checkpoint: str) -> dict:
     """
     state, meta = _student_of(checkpoint)
     expected = model.state_dict()
-    # Distillation does without auxiliary heads, so a training checkpoint has none, and an exported student has those
-    # that its config describes.
+    # An exported student has the auxiliary heads of its config. A training checkpoint has none.
     auxiliary = {k for k in expected.keys() ^ state.keys() if k.startswith(_AUXILIARY)}
     state = {k: v for k, v in state.items() if k not in auxiliary}
     problem = explain_mismatch({k: v for k, v in expected.items() if k not in auxiliary}, state)
     if problem:
         raise DistillError(f'checkpoint {checkpoint} does not fit the student of this config:\n{problem}')
-    model.load_state_dict(state, strict=False)  # as just compared; some models drop names while they load
+    model.load_state_dict(state, strict=False)  # not strict: some models drop names while they load
     return meta
 
 
 def export_student(cfg: Config, checkpoint: str, out_dir: str | Path) -> tuple[Path, Path]:
-    """Write the student of a training checkpoint as a plain model.
+    """Write the student in a training checkpoint as a plain model.
 
     Args:
         cfg (Config): The distillation's config.
@@ -132,7 +157,7 @@ def _student_of(checkpoint: str) -> tuple[dict[str, torch.Tensor], dict]:
     require_whole_checkpoint(checkpoint)
     content = read_checkpoint(checkpoint, f'checkpoint {checkpoint}')
     state = {k.removeprefix('module.'): v for k, v in content.get('state_dict', content).items()}
-    student = {k.removeprefix(_STUDENT): v for k, v in state.items() if k.startswith(_STUDENT)}
+    student = {k.removeprefix(STUDENT_PREFIX): v for k, v in state.items() if k.startswith(STUDENT_PREFIX)}
     return student or state, content.get('meta', {})
 
 
@@ -142,7 +167,7 @@ def _round_of(path: Path) -> int:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether all that torch wrote is there."""
+    """Whether everything that torch wrote is there, by the checksums in the file."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -153,7 +178,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _is_readable(path: Path) -> bool:
-    """For what torch wrote before 1.6, which has no checksums."""
+    """Whether a file of torch before 1.6 can be read. It has no checksums."""
     try:
         read_checkpoint(str(path), f'checkpoint {path}')
     except DistillError:

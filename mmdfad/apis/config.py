@@ -1,4 +1,4 @@
-"""From a config file and flags to what a Runner takes."""
+"""From a config file and flags to a config for the Runner."""
 
 import copy
 
@@ -7,19 +7,50 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 
-from mmdfad.engine.optim import PLAYERS, amp_settings
-from mmdfad.models.players import PLAYER_KEYS, plain_config
+from mmdfad.engine.optim import LEARNERS, amp_settings
+from mmdfad.models.build import NETWORK_KEYS, plain_config
 from mmdfad.utils import DistillError
+from mmdfad.utils.config import read_config
 from mmdfad.utils.export import student_config
+from mmdfad.utils.migration import refuse_old_settings
+
+
+def read_run(path: str, cfg_options: dict | None = None) -> Config:
+    """Read the config of a run: a distillation, or the training or test of a plain model.
+
+    Args:
+        path (str): A path or ``'package::folder/config.py'``.
+        cfg_options (dict, optional): Settings by dotted key, which override those of the file.
+
+    Raises:
+        DistillError: If the config cannot be read, or was written for an earlier version of mmdfad.
+    """
+    cfg = read_config(path)
+    cfg.merge_from_dict(cfg_options or {})
+    check_settings(cfg)
+    return cfg
+
+
+def check_settings(cfg: Config) -> None:
+    """Refuse a distillation that was written for an earlier version of mmdfad.
+
+    Args:
+        cfg (Config): A distillation or a plain model's.
+
+    Raises:
+        DistillError: If it was. The message lists the settings, and what to write instead.
+    """
+    if is_distillation(cfg):
+        refuse_old_settings(cfg)
 
 
 def is_distillation(cfg: Config) -> bool:
-    """Whether a config is a distillation, rather than a plain model's."""
+    """Whether a config is a distillation. If not, it is a plain model's."""
     return 'student' in (cfg.get('model') or {})
 
 
 def plain_student_config(cfg: Config) -> Config:
-    """The student's plain config, with the run's real test data if it has any.
+    """The student's plain config, with the run's test data if they are real.
 
     Args:
         cfg (Config): A distillation, or already a plain student.
@@ -27,27 +58,27 @@ def plain_student_config(cfg: Config) -> Config:
     if not is_distillation(cfg):
         return cfg
     student = copy.deepcopy(cfg.model.student)
-    for key in PLAYER_KEYS:
+    for key in NETWORK_KEYS:
         student.pop(key, None)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         return student_config(cfg, plain_config(student, 'student', cfg.get('data_preprocessor')))
 
 
 def add_agreement(run: Config, plain: Config) -> Config:
-    """Let a test measure the agreement with the teacher beside the config's own metrics.
+    """Let a test also measure the agreement with the teacher.
 
     Args:
         run (Config): The distillation.
         plain (Config): Its student, from :func:`plain_student_config`.
 
     Returns:
-        Config: ``plain`` with the whole distiller as its model, and one more metric.
+        Config: ``plain`` with the whole distiller as its model, and with one more metric.
 
     Raises:
-        DistillError: If ``run`` is no distillation: the teacher is not known.
+        DistillError: If ``run`` is not a distillation, so that there is no teacher.
     """
     if not is_distillation(run):
-        raise DistillError("--agreement needs the distillation's config, which names the teacher")
+        raise DistillError("--agreement needs the teacher: give the distillation's config instead of the student's")
     cfg = copy.deepcopy(plain)
     cfg.model = copy.deepcopy(run.model)
     cfg.model.val_agreement = True
@@ -58,19 +89,19 @@ def add_agreement(run: Config, plain: Config) -> Config:
 
 
 def set_amp(cfg: Config, dtype: str) -> None:
-    """Let a config compute in a type; see :class:`~mmdfad.engine.PlayerOptimWrapperConstructor`.
+    """Set the type that training computes in, see :class:`~mmdfad.engine.DistillOptimWrapperConstructor`.
 
     Args:
         cfg (Config): A distillation or a plain model's, changed in place.
         dtype (str): ``'float32'``, ``'bfloat16'``, ``'float16'`` or ``'auto'``.
 
     Raises:
-        DistillError: If the device cannot.
+        DistillError: If the device cannot compute in it.
     """
     if not is_distillation(cfg):
         cfg.optim_wrapper.update(amp_settings(dtype, torch.device(get_device())))
         return
     cfg.optim_wrapper.amp_dtype = dtype
-    for player in PLAYERS:
+    for name in LEARNERS:
         for key in ('type', 'amp_dtype'):
-            cfg.optim_wrapper[player].pop(key, None)
+            cfg.optim_wrapper[name].pop(key, None)

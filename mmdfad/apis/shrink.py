@@ -1,4 +1,4 @@
-"""A student of the teacher's own architecture, narrower or shallower."""
+"""A narrower or shallower student with the teacher's architecture."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -8,10 +8,10 @@ from mmengine.registry import MODELS, Registry
 
 from mmdfad.utils import DistillError
 
-# From a backbone's config and the ratio of widths to its changed settings and to what becomes of a number of channels
-# that it gives to the head.
+# Takes a backbone's config and the ratio of widths. Returns the changed settings, and a function from an old number of
+# channels for the head to the new one.
 Narrow = Callable[[dict, float], tuple[dict, Callable[[int], int]]]
-# From a backbone's config and the ratio of depths to its changed settings.
+# Takes a backbone's config and the ratio of depths. Returns the changed settings.
 Shallow = Callable[[dict, float], dict]
 
 
@@ -19,22 +19,22 @@ def shrink(plain: Config, width: float = 1, depth: float = 1) -> dict[str, objec
     """Make a model narrower, shallower or both.
 
     Args:
-        plain (Config): The model's plain config, from :func:`~mmdfad.models.players.plain_config`.
-        width (float): What every width is multiplied by; costs about its square of the multiply-adds. Attention keeps
-            the size of its heads and gets fewer of them. Defaults to 1.
-        depth (float): What the number of the backbone's blocks is multiplied by, in each stage. Defaults to 1.
+        plain (Config): The model's plain config, from :func:`~mmdfad.models.build.plain_config`.
+        width (float): Factor of every width. The multiply-adds shrink by about its square. Attention heads keep their
+            size, and there are fewer of them. Defaults to 1.
+        depth (float): Factor of the number of blocks in each stage of the backbone. Defaults to 1.
 
     Returns:
         dict[str, object]: ``cfg_options`` for that config.
 
     Raises:
-        DistillError: If a ratio is out of range, or the backbone, the neck or a head is not one of the known, or cannot
-            be any smaller.
+        DistillError: If a ratio is out of range, or the backbone, the neck or a head is unknown or cannot be any
+            smaller.
     """
     if not (0 < width <= 1 and 0 < depth <= 1 and width * depth < 1):
         raise DistillError(
-            f'--student auto:... takes ratios between 0 and 1, one of them below, but found width {width:g} and depth '
-            f'{depth:g}'
+            '--student auto:... takes ratios above 0 and at most 1, at least one of them below 1, but found '
+            f'width {width:g} and depth {depth:g}'
         )
     backbone = plain.model.get('backbone') or {}
     with MODELS.switch_scope_and_registry(plain.default_scope) as registry:
@@ -55,7 +55,7 @@ def shrink(plain: Config, width: float = 1, depth: float = 1) -> dict[str, objec
 
 
 def _narrow(width: int, ratio: float) -> int:
-    """Times ratio: to a multiple of 8 as far as it has 16 channels left."""
+    """A width times a ratio: a multiple of 8 if 16 channels or more are left."""
     narrowed = width * ratio
     return max(1, round(narrowed / 8) * 8 if narrowed >= 16 else round(narrowed))
 
@@ -71,7 +71,7 @@ def _mobilenet_v2(cfg: dict, ratio: float) -> tuple[dict, Callable[[int], int]]:
     new = old * ratio
 
     def width(channels: int, factor: float) -> int:
-        if channels == 1280:  # the last convolution of mmpretrain's, which is only ever wider
+        if channels == 1280:  # the last convolution in mmpretrain is never narrower
             return int(channels * max(factor, 1))
         rounded = max(8, int(channels * factor + 4) // 8 * 8)
         return rounded + 8 if rounded < 0.9 * channels * factor else rounded
@@ -86,7 +86,7 @@ def _convnext(cfg: dict, ratio: float) -> tuple[dict, Callable[[int], int]]:
 
 
 def _vit(cfg: dict, ratio: float) -> tuple[dict, Callable[[int], int]]:
-    arch = cfg.get('arch', cfg)  # mmseg's has the settings among its arguments
+    arch = cfg.get('arch', cfg)  # in mmseg, the settings are arguments
     old, new = arch['num_heads'], _fewer_heads(arch['num_heads'], ratio)
     changes = dict(num_heads=new, embed_dims=arch['embed_dims'] * new // old)
     if arch is not cfg:
@@ -111,14 +111,14 @@ def _fewer_heads(heads: int, ratio: float) -> int:
     fewer = max(1, int(heads * ratio + 0.5))
     if fewer == heads:
         raise DistillError(
-            f'--student auto:{ratio:g} leaves all of the {heads} attention heads of the backbone, which is what its '
-            'width goes by; take a smaller ratio, or name a config of your own with --student'
+            f'--student auto:{ratio:g} leaves the backbone all of its {heads} attention heads, and these give its '
+            'width; choose a smaller ratio, or give a config of your own with --student'
         )
     return fewer
 
 
 def _shallow_resnet(cfg: dict, ratio: float) -> dict:
-    # Those of basic blocks, and those of bottlenecks.
+    # Depths with basic blocks, and depths with bottlenecks.
     depths = next((d for d in ((18, 34), (50, 101, 152)) if cfg['depth'] in d), ())
     smaller = [d for d in depths if d < cfg['depth']]
     if not smaller:
@@ -141,7 +141,7 @@ def _shallow_stages(key: str, least: int = 1) -> Shallow:
 
 def _shallow_vit(cfg: dict, ratio: float) -> dict:
     old = cfg.get('arch', cfg)['num_layers']
-    # What the head takes from layers on the way is taken from as many layers, at the same share of the depth.
+    # A head that takes several layers takes as many layers of the student, at the same share of the depth.
     outputs = cfg.get('out_indices', -1)
     new = max(1 if isinstance(outputs, int) else len(outputs), round(old * ratio))
     moved = _map(lambda i: i if i < 0 else -(-(i + 1) * new // old) - 1, outputs)
@@ -158,8 +158,8 @@ def _with(cfg: dict, changes: dict) -> dict:
 
 def _no_shallower(what: str) -> DistillError:
     return DistillError(
-        f'--student auto:depth=... finds {what} no shallower at that ratio; take a smaller one or a ratio of widths, '
-        'or name a config of your own with --student'
+        f'--student auto:depth=... cannot make {what} shallower by that ratio; choose a smaller one or a ratio of '
+        'widths, or give a config of your own with --student'
     )
 
 
@@ -175,7 +175,7 @@ _NARROWER: dict[str, Narrow] = dict(
     SwinTransformer=_swin,
     MixVisionTransformer=_mit,
 )
-# Not MobileNetV2, whose blocks are fixed in its code.
+# MobileNetV2 is not here: its blocks are fixed in its code.
 _SHALLOWER: dict[str, Shallow] = dict(
     ResNet=_shallow_resnet,
     ResNetV1c=_shallow_resnet,
@@ -187,7 +187,7 @@ _SHALLOWER: dict[str, Shallow] = dict(
     SwinTransformer=_shallow_stages('depths', least=2),  # pairs of blocks with plain and shifted windows
     MixVisionTransformer=_shallow_stages('num_layers'),
 )
-# What a neck or a head says of the channels that it is given, and of those that are its own.
+# The settings of a neck or a head with the channels of its inputs, and those with its own widths.
 _PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = dict(
     GlobalAveragePooling=((), ()),
     LinearClsHead=(('in_channels',), ()),
@@ -208,14 +208,14 @@ def _known(table: dict, part: dict, where: str, how: str) -> object:
     name = str(part.get('type')).rpartition('.')[2]
     if name not in table:
         raise DistillError(
-            f'--student auto:... does not know how to make {where}={name} {how}, as it does {", ".join(table)}; name a '
-            'config of your own with --student'
+            f'--student auto:... cannot make {where}={name} {how}; it can do so for {", ".join(table)}. Give a config '
+            'of your own with --student'
         )
     return table[name]
 
 
 def with_settings(backbone: dict, registry: Registry) -> dict:
-    """The backbone's config with its defaults, and with what the name of its architecture stands for."""
+    """The backbone's config with its defaults, and with the settings behind the name of its architecture."""
     cls = registry.get(backbone['type'])
     parameters = inspect.signature(cls).parameters.items() if cls else ()
     backbone = {key: p.default for key, p in parameters if p.default is not p.empty} | backbone

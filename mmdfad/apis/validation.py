@@ -1,4 +1,4 @@
-"""Validation with real data where there is some, and on noise where there is none."""
+"""Validation on real data, or on generated images if there are none."""
 
 import copy
 import logging
@@ -7,36 +7,39 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, DefaultScope
 
-from mmdfad.engine.hooks.synthetic import PROBE_SEED
+from mmdfad.engine.probe import PROBE_SEED
 from mmdfad.utils import DistillError
+from mmdfad.utils.config import is_noise
 
 PROBE_SIZE = 1024
+_KEYS = ('val_dataloader', 'val_evaluator', 'val_cfg')
+_WARNING = dict(logger='current', level=logging.WARNING)
 
 
 def ensure_validation(cfg: Config) -> None:
     """Make sure that the validation of a distillation can run.
 
-    If the config has no validation data, or they are not on this machine, the agreement of student and teacher on
-    images that the generator makes of ``PROBE_SIZE`` fixed noise vectors is measured instead, as ``agreement``.
+    If the config has no validation data, or they are not on this machine, the run validates on images that its
+    generator makes from ``PROBE_SIZE`` fixed noise vectors. The metric is ``agreement``, the share of images or pixels
+    that student and teacher label alike. A baseline that trains on real images has no use for it and is not validated.
 
     Args:
         cfg (Config): A distillation, changed in place.
     """
-    loader = cfg.get('val_dataloader')
-    if loader is not None:
-        reason = _why_not(loader.dataset, cfg.get('default_scope'))
-        if reason is None:
-            return
-        print_log(
-            f'No validation data ({reason}): validating by the agreement with the teacher on generated images',
-            'current',
-            logging.WARNING,
-        )
-    generator, noise = cfg.model.generator, cfg.train_dataloader
+    missing = _missing_data(cfg)
+    if missing is None:
+        return
+    if not is_noise(cfg.train_dataloader.dataset):
+        print_log(f'No validation data ({missing}), and training uses real images: not validating', **_WARNING)
+        cfg.update(dict.fromkeys(_KEYS))
+        return
+    if cfg.get('val_dataloader') is not None:
+        print_log(f'No validation data ({missing}): validating the agreement on generated images', **_WARNING)
     cfg.val_dataloader = ConfigDict(
-        batch_size=min(noise.batch_size, PROBE_SIZE),
+        batch_size=min(cfg.train_dataloader.batch_size, PROBE_SIZE),
         num_workers=0,
-        dataset=dict(type='mmdfad.NoiseDataset', noise_dim=generator.noise_dim, seed=PROBE_SEED, length=PROBE_SIZE),
+        # The training loop adds the length of the vectors, which only the generator knows.
+        dataset=dict(type='mmdfad.NoiseDataset', seed=PROBE_SEED, length=PROBE_SIZE),
         sampler=dict(type='mmdfad.NoiseSampler'),
     )
     cfg.val_evaluator = ConfigDict(type='mmdfad.AgreementMetric')
@@ -46,15 +49,18 @@ def ensure_validation(cfg: Config) -> None:
         checkpoint.update(save_best='agreement', rule='greater')
 
 
-def _why_not(dataset: dict, scope: str | None) -> str | None:
-    """Why a dataset cannot be built, or None if it can."""
+def _missing_data(cfg: Config) -> str | None:
+    """What is missing for validation, or None if nothing is."""
+    loader = cfg.get('val_dataloader')
+    if loader is None:
+        return 'the config has no val_dataloader'
     try:
-        with DefaultScope.overwrite_default_scope(scope):
-            built = DATASETS.build(copy.deepcopy(dataset))
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+            built = DATASETS.build(copy.deepcopy(loader.dataset))
             if hasattr(built, 'full_init'):
                 built.full_init()
     except DistillError:
         raise
     except (OSError, RuntimeError, AssertionError) as error:
-        return f'{dataset.get("type")}: {error}'.splitlines()[0]
+        return f'{loader.dataset.get("type")}: {error}'.splitlines()[0]
     return None

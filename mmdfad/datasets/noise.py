@@ -55,7 +55,8 @@ class NoiseDataset(Dataset):
         """The noise vectors [len(indices), noise_dim] of a whole batch, made at once."""
         if self.noise_dim is None:
             raise DistillError(
-                'the noise has no length yet: set noise_dim of NoiseDataset, or let a training loop do so'
+                'the noise has no length yet: set noise_dim of NoiseDataset, or use '
+                "train_cfg.type='mmdfad.AdversarialDistillLoop', which takes it from the generator"
             )
         counts = -(-self.noise_dim // _WORDS_PER_COUNT)
         indices = np.asarray(indices, dtype=np.int64)

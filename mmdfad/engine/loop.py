@@ -14,11 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmdfad.datasets import NoiseDataset
 from mmdfad.models.distiller import AdversarialDistiller
 from mmdfad.registry import LOOPS
-from mmdfad.utils import DistillError
+from mmdfad.utils import DistillError, require_count
 from mmdfad.utils.migration import refuse_keys
 from mmdfad.utils.model import unwrap
 
-from .phases import NOISE, Phase, parse_phases, require_count
+from .phases import NOISE, Phase, parse_phases
 from .round_log import RoundLog
 
 # The paper's: five student updates, each on fresh noise, then one of the generator.

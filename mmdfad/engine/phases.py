@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmdfad.models.distiller import PHASES, AdversarialDistiller
-from mmdfad.utils import DistillError
+from mmdfad.utils import DistillError, require_count
 
 NOISE = ('step', 'round')
 # What the loop itself gives to a step of a phase.
@@ -68,13 +68,3 @@ def _parse_phase(cfg: dict, key: str) -> Phase:
             f'{key}.{unknown[0]} is unknown; the {name} phase takes {", ".join(["name", "steps", "begin", *known])}'
         )
     return Phase(name, steps, begin, cfg)
-
-
-def require_count(key: str, value: Any, least: int) -> None:
-    """Check that a setting is a whole number.
-
-    Raises:
-        DistillError: If it is not, or is too small.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise DistillError(f'{key} must be a whole number, {least} or more, but found {value!r}')

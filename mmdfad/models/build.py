@@ -1,6 +1,7 @@
 """Teacher and student: from a config to a network with weights."""
 
 import copy
+from collections.abc import Mapping
 from textwrap import indent
 
 import torch
@@ -16,7 +17,7 @@ from mmdfad.models.network import Network
 from mmdfad.utils import DistillError, as_pair
 from mmdfad.utils.checkpoint import read_checkpoint
 from mmdfad.utils.compat import OPTIONAL, check_package, check_types, is_importable
-from mmdfad.utils.config import read_config
+from mmdfad.utils.config import read_config, with_type_names
 from mmdfad.utils.state_dict import explain_mismatch, regenerated_names
 
 # What a teacher's or student's dict may hold beside its config.
@@ -46,6 +47,8 @@ def build_network(cfg: dict | Network, role: str, data_preprocessor: dict | None
     """
     if isinstance(cfg, Network):
         return cfg
+    if not isinstance(cfg, Mapping):
+        raise DistillError(f'model.{role} must be a dict with `cfg_path` or `type`, but found {cfg!r}')
     cfg = dict(cfg)
     if role == 'student' and cfg.get('shard'):
         raise DistillError('only a teacher can be split over the ranks; remove model.student.shard')
@@ -78,7 +81,7 @@ def plain_config(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
     Raises:
         DistillError: If it has neither form, or the config file cannot be read.
     """
-    cfg = copy.deepcopy(cfg)
+    cfg = with_type_names(cfg)
     if 'cfg_path' in cfg:
         unknown = set(cfg) - {'cfg_path', 'cfg_options'}
         if unknown:
@@ -86,7 +89,7 @@ def plain_config(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
                 f'model.{role} has cfg_path and therefore takes only cfg_options and checkpoint beside it, but found '
                 f'{sorted(unknown)}; put changes to the model in model.{role}.cfg_options'
             )
-        plain = read_config(cfg['cfg_path'], f'model.{role}.cfg_path')
+        plain = Config(with_type_names(read_config(cfg['cfg_path'], f'model.{role}.cfg_path').to_dict()))
         plain.merge_from_dict(cfg.get('cfg_options') or {})
         if not isinstance(plain.get('model'), dict) or 'type' not in plain.model:
             raise DistillError(f'{cfg["cfg_path"]} (model.{role}.cfg_path) defines no `model` with a `type`')
@@ -155,13 +158,27 @@ def _check_complete(model: nn.Module, role: str, kind: str) -> None:
 
 def _scope_of(plain: Config, path: str) -> str:
     """The scope a model is to be built in: its own or its package's, before that of the running config."""
-    prefix, dot, _ = plain.model.type.partition('.') if isinstance(plain.model.type, str) else ('', '', '')
-    if dot and prefix != 'mmdfad':  # whose own models come with the data and metrics of another scope
+    prefix, dot, _ = plain.model.type.partition('.')
+    # Models of mmdfad come with the data and metrics of another scope. The first part of a class's full name is a scope
+    # only if that package has registries.
+    if dot and prefix != 'mmdfad' and (prefix in OPTIONAL or _is_scope(prefix)):
         return prefix
     package, colons, _ = path.partition('::')
     scope = plain.model.get('_scope_') or plain.get('default_scope') or (package if colons else None)
+    return scope or _running_scope()
+
+
+def _is_scope(package: str) -> bool:
+    return not is_importable(package) or is_importable(f'{package}.registry')
+
+
+def _running_scope() -> str:
+    """The default scope of the run. mmengine replaces it while it builds a type that is inherited from ``mmdfad::``."""
     current = DefaultScope.get_current_instance()
-    return scope or (current.scope_name if current else 'mmengine')
+    if current is not None and current.scope_name == 'mmdfad':
+        own = [scope for name, scope in DefaultScope._instance_dict.items() if not name.startswith('overwrite-')]
+        current = own[-1] if own else current
+    return current.scope_name if current else 'mmengine'
 
 
 def _strip_pretrained(cfg: dict | list) -> None:

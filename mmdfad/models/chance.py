@@ -5,6 +5,8 @@ from torch import Tensor
 
 # What images need random numbers for.
 LABELS, MEMORY, FLIPS, SHIFTS = range(4)
+# More numbers than one image needs for one purpose.
+_LONGEST = 2**20
 # Constants of splitmix64 (Steele et al., OOPSLA 2014) as signed integers: torch has no unsigned arithmetic.
 _STEP, _MIX = -7046029254386353131, (-4658895280553007687, -7723592293110705685)
 
@@ -24,7 +26,7 @@ def uniform(noise: Tensor, purpose: int, count: int = 1) -> Tensor:
     """
     bits = noise.detach().float()[:, [0, -1]].contiguous().view(torch.int32).long()
     state = (bits[:, :1] << 32) + bits[:, 1:]
-    state = state + _STEP * (1 + purpose * 1024 + torch.arange(count, device=noise.device))
+    state = state + _STEP * (1 + purpose * _LONGEST + torch.arange(count, device=noise.device))
     for shift, factor in zip((30, 27), _MIX, strict=True):
         state = (state ^ _shift_right(state, shift)) * factor
     state = state ^ _shift_right(state, 31)

@@ -17,9 +17,11 @@ from mmdfad.utils.model import evaluating, frozen
 from .base_distiller import BaseDistiller
 from .build import build_network
 from .checks import check_networks
+from .generators import Generator
 from .network import Network
 from .objectives import Objectives
 from .parts import build_part
+from .starts import Start
 from .step import Step
 
 # Which network each phase updates. The method `<phase>_step` of the distiller is one step of it.
@@ -78,7 +80,7 @@ class AdversarialDistiller(BaseDistiller):
         super().__init__(
             build_network(teacher, 'teacher', data_preprocessor),
             build_network(student, 'student', data_preprocessor),
-            build_part(generator, 'model.generator'),
+            build_part(generator, 'model.generator', Generator),
             val_agreement,
         )
         if self.teacher.checkpoint is None and not allow_random_teacher:
@@ -88,7 +90,7 @@ class AdversarialDistiller(BaseDistiller):
             )
         self.generation = Objectives(generation, 'generation', adversarial=True)
         self.imitation = Objectives(imitation, 'imitation', adversarial=False)
-        self.start = None if start is None else build_part(start, 'model.start')
+        self.start = None if start is None else build_part(start, 'model.start', Start)
         self.num_classes = check_networks(self.teacher, self.student, self.generator)
         for objectives in (self.generation, self.imitation):
             objectives.check_labels(self.teacher)
@@ -180,8 +182,9 @@ class AdversarialDistiller(BaseDistiller):
         return self.generator.sample(noise).type_as(noise), noise  # autocast may have made it bf16
 
     def _student_mode(self, bn_eval: bool) -> AbstractContextManager:
-        norms = nn.ModuleList(m for m in self.student.modules() if isinstance(m, _BatchNorm))
-        return evaluating(norms) if bn_eval else nullcontext()
+        if not bn_eval:
+            return nullcontext()
+        return evaluating(nn.ModuleList(m for m in self.student.modules() if isinstance(m, _BatchNorm)))
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

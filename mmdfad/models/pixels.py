@@ -110,3 +110,18 @@ def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
         return images
     shrinks = any(new < old for new, old in zip(size, images.shape[2:], strict=True))
     return F.interpolate(images, size, mode='bilinear', align_corners=False, antialias=shrinks)
+
+
+def image_channels(model: nn.Module) -> int:
+    """Channels of the images that a plain model takes.
+
+    Args:
+        model (nn.Module): An OpenMMLab model.
+
+    Returns:
+        int: As many as the mean of its data preprocessor has. If the mean is a single number or absent, as many as the
+        model's first convolution takes.
+    """
+    channels = PixelSpace.of(model).mean.numel()
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    return channels if channels > 1 or first is None else first.in_channels

@@ -1,5 +1,5 @@
 """Helpers that know nothing of the rest of the package."""
 
-from .errors import DistillError, as_pair, readable_errors, require_positive
+from .errors import DistillError, as_pair, readable_errors, require_count, require_positive
 
-__all__ = ['DistillError', 'as_pair', 'readable_errors', 'require_positive']
+__all__ = ['DistillError', 'as_pair', 'readable_errors', 'require_count', 'require_positive']

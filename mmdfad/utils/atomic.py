@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Writing files so that a reader never finds a part of one."""
 
 import os
 from pathlib import Path
@@ -9,18 +9,18 @@ ATOMIC_BACKEND = 'mmdfad_atomic'
 
 
 def atomic_write(path: str | Path, content: bytes) -> None:
-    """Write a file so that whoever reads it, whenever, finds the old content or the new, and never a part.
+    """Write a file so that a reader finds either the old content or the new one, never a part.
 
     Args:
-        path (str | Path): The file; its folder is made if needed.
+        path (str | Path): The file. Its folder is made if needed.
         content (bytes): What to write.
 
     Raises:
-        OSError: If it cannot be written; what was there before is still there.
+        OSError: If it cannot be written. The old file, if there is one, is then unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One fixed name, so that what a killed process left behind is overwritten by the next.
+    # The name is fixed: the next process overwrites what a killed one left behind.
     partial = path.with_name(f'.{path.name}.partial')
     try:
         with partial.open('wb') as file:
@@ -34,7 +34,7 @@ def atomic_write(path: str | Path, content: bytes) -> None:
 
 
 class AtomicLocalBackend(LocalBackend):
-    """mmengine's backend for local files, with writes that are atomic."""
+    """mmengine's backend for local files, with atomic writes."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """See mmengine."""

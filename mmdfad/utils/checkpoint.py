@@ -1,4 +1,4 @@
-"""Reading checkpoints, which may come from anyone, without running what is in them."""
+"""Reading checkpoints without running code that is in them. A checkpoint may come from anyone."""
 
 import os
 import re
@@ -12,22 +12,22 @@ from .errors import DistillError
 
 # Prefix of a path that makes mmengine read a checkpoint with `read_checkpoint`.
 CHECKED = 'checked:'
-# torch's own switches, which hold for every torch.load.
+# torch's own switches. They hold for every torch.load.
 _ONLY_WEIGHTS, _ANYTHING = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 _REFUSED = re.compile(r'GLOBAL (\S+) (?:was not an allowed|whose module)|Trying to (?:call|instantiate)')
 
 
 def read_checkpoint(path: str, where: str) -> dict:
-    """Read a checkpoint that holds only tensors and plain values, and nothing that would run as a program.
+    """Read a checkpoint that holds only tensors and plain values.
 
-    mmengine tries that too, but if it fails, it runs whatever is in the file.
+    mmengine tries that, too. But if it fails, mmengine reads the file again and runs the code that is in it.
 
     Args:
         path (str): A path or URL.
-        where (str): What names it, such as ``"model.teacher.checkpoint='x.pth'"``.
+        where (str): How messages name it, such as ``"model.teacher.checkpoint='x.pth'"``.
 
     Raises:
-        DistillError: If there is more in it.
+        DistillError: If the file holds code.
         Exception: Whatever torch or the file system raise for a damaged or missing file.
     """
     try:
@@ -41,9 +41,8 @@ def read_checkpoint(path: str, where: str) -> dict:
             raise
         what = refused[1] or 'a function'
         raise DistillError(
-            f'{where} holds more than weights: reading it would run {what}, which could do anything. If you trust '
-            f'whoever made the file, set the environment variable {_ANYTHING}=1; better, save it anew with its '
-            'state_dict alone'
+            f'{where} holds more than weights: reading it would run {what}, which could do anything. Save the file '
+            f'again with its state_dict alone. Or, if you trust its author, set the environment variable {_ANYTHING}=1'
         ) from error
 
 
@@ -55,7 +54,7 @@ def _read_checked(filename: str, map_location: str | None = None) -> dict:
 
 @contextmanager
 def _only_weights() -> Iterator[None]:
-    """Make every torch.load refuse to run anything, unless the user has allowed it."""
+    """Let every torch.load refuse to run code, unless the user has allowed it."""
     if os.environ.get(_ANYTHING) or os.environ.get(_ONLY_WEIGHTS):
         yield
         return

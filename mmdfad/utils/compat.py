@@ -1,7 +1,7 @@
-"""What mmdfad asks of the OpenMMLab packages beside it, and those of each other.
+"""Which versions of the OpenMMLab packages mmdfad needs, and which packages some models need.
 
-The packages exist in two families with the same import names: OpenMMLab's own (``mmengine``, ``mmsegmentation``, ...)
-and the maintained ``onedl-*`` ones. Nothing here or elsewhere depends on which of the two is installed.
+Each package exists twice with the same import name: OpenMMLab's own (``mmengine``, ``mmsegmentation``, ...) and the
+maintained one (``onedl-mmengine``, ...). mmdfad works with either.
 """
 
 from importlib import import_module
@@ -12,19 +12,20 @@ from packaging.version import Version
 
 INSTALL_LINE = 'pip install onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmsegmentation'
 
-# import name -> (minimum version, first unsuited version)
+# import name: (lowest version, first version that is too high)
 REQUIRED = {'mmengine': ('0.10.0', '1.0.0'), 'mmcv': ('2.0.0', '3.0.0')}
-# Looked at only when a config asks for a model of theirs.
+# Checked when a config asks for one of their models.
 OPTIONAL = {'mmpretrain': ('1.0.0', '2.0.0'), 'mmseg': ('1.0.0', '2.0.0')}
 
-# What some types of OpenMMLab need beside their own package: module, the line that installs it, types.
-# Of mmcv's sources, as the wheel has no compiled ops; its setup.py asks for C++17, where current torch needs C++20.
+# mmcv's wheel has no compiled ops, so they are built from its sources. Its setup.py asks for C++17, but current torch
+# needs C++20.
 OPS_LINE = (
     'pip download --no-deps --no-binary onedl-mmcv onedl-mmcv && tar xzf onedl_mmcv-*.tar.gz && '
     "sed -i 's/c++17/c++20/' onedl_mmcv-*/setup.py && "
     'pip install --no-deps --force-reinstall --no-cache-dir --no-build-isolation ./onedl_mmcv-*/'
 )
 OPS_TYPES = {'CCHead', 'DCN', 'DCNv2', 'MSDeformAttnPixelDecoder', 'PSAHead', 'PointHead', 'SideAdapterCLIPHead'}
+# What some types need beside their own package: a module, the line that installs it, and the types.
 NEEDED_BY_TYPES = (
     ('mmcv._ext', OPS_LINE, OPS_TYPES),
     ('mmdet', 'pip install onedl-mmdetection', {'Mask2FormerHead', 'MaskFormerHead'}),
@@ -40,7 +41,7 @@ def check_package(name: str) -> None:
         name (str): Import name, such as ``'mmpretrain'``.
 
     Raises:
-        ImportError: If it is missing or its version is not supported; the message has the line that installs it.
+        ImportError: If it is missing or its version is not supported. The message has the line that installs it.
     """
     low, high = (REQUIRED | OPTIONAL)[name]
     wanted = f'mmdfad needs {name}>={low},<{high}'
@@ -57,21 +58,21 @@ def check_package(name: str) -> None:
 
 
 def check_types(cfg: dict | list) -> None:
-    """Check that what the types of a model's config need is installed, before they are built.
+    """Check that the packages that a model's types need are installed, before the model is built.
 
-    Some of them fail late without it, or with an error that does not tell what is missing.
+    Without them, some types fail late, or with an error that does not say what is missing.
 
     Args:
         cfg (dict | list): The config.
 
     Raises:
-        ImportError: If a type needs a package that is missing, with the line that installs it.
+        ImportError: If a package is missing. The message has the line that installs it.
     """
     name = cfg.get('type') if isinstance(cfg, dict) else None
     if isinstance(name, str):
         scope, _, name = name.rpartition('.')
         if scope.isidentifier() and not is_importable(scope):
-            raise ImportError(f'{scope}.{name} is of the package {scope}, which is not installed')
+            raise ImportError(f'{scope}.{name} needs the package {scope}, which is not installed')
         for module, line, types in NEEDED_BY_TYPES:
             if name in types and not is_importable(module):
                 what = 'the compiled ops of mmcv' if module == 'mmcv._ext' else module
@@ -82,15 +83,15 @@ def check_types(cfg: dict | list) -> None:
 
 
 def is_importable(module: str) -> bool:
-    """Whether a module is there, without importing it."""
+    """Whether a module exists. It is not imported."""
     try:
         return find_spec(module) is not None
-    except (ModuleNotFoundError, ValueError):  # of the package around it, or of a script
+    except (ModuleNotFoundError, ValueError):  # its package is missing, or it is a script
         return False
 
 
 def check_environment() -> None:
-    """Check the packages that mmdfad cannot work without.
+    """Check the packages that mmdfad always needs.
 
     Raises:
         ImportError: See :func:`check_package`.
@@ -102,8 +103,8 @@ def check_environment() -> None:
 def teach_mmengine_package_names() -> None:
     """Make ``mmseg::...`` and ``mmdfad::...`` configs resolve in mmengine.
 
-    mmengine maps the import name ``mmseg`` to the distribution ``mmsegmentation`` only, which is another one in the
-    maintained family, and does not know ``mmdfad``.
+    mmengine looks for ``mmseg`` in the distribution ``mmsegmentation``, but the maintained one is called
+    ``onedl-mmsegmentation``. And it does not know ``mmdfad``.
     """
     from mmengine.config.utils import MODULE2PACKAGE
 

@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read."""
+"""Errors that users can act upon."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ def require_positive(where: str, **values: int) -> None:
     """Check that arguments are positive whole numbers.
 
     Args:
-        where (str): What they belong to, with ``{}`` for the argument's name, as in ``'model.replay.{}'``.
+        where (str): Where they stand in the config, with ``{}`` for the argument's name: ``'model.generator.{}'``.
         values (int): The arguments by name.
 
     Raises:
@@ -25,6 +25,21 @@ def require_positive(where: str, **values: int) -> None:
     for key, value in values.items():
         if not isinstance(value, int) or value < 1:
             raise DistillError(f'{where.format(key)} must be a positive whole number, but found {value!r}')
+
+
+def require_count(key: str, value: int, least: int = 0) -> None:
+    """Check that a setting is a whole number.
+
+    Args:
+        key (str): Where it stands in the config, for messages.
+        value (int): The setting.
+        least (int): The smallest number that it may be. Defaults to 0.
+
+    Raises:
+        DistillError: If it is not, or is too small.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise DistillError(f'{key} must be a whole number, {least} or more, but found {value!r}')
 
 
 def as_pair(size: int | Sequence[int], key: str) -> tuple[int, int]:
@@ -45,10 +60,10 @@ def as_pair(size: int | Sequence[int], key: str) -> tuple[int, int]:
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """End a command-line tool with one line instead of a traceback.
+    """End a command-line tool with a message instead of a traceback.
 
-    Only errors that a user can act upon are shortened: :class:`DistillError`, errors of the file system, configs that
-    do not parse and types that no registry knows. Anything else is a bug and keeps its traceback.
+    This holds for errors that a user can act upon: :class:`DistillError`, errors of the file system, configs that do
+    not parse, and unknown types. Anything else is a bug and keeps its traceback.
 
     Raises:
         SystemExit: With status 1 and the message on standard error.

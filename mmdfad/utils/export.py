@@ -1,9 +1,9 @@
 """The student as a plain OpenMMLab model: a checkpoint and a self-contained config."""
 
-import copy
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 from torch import Tensor
 
 from .atomic import atomic_write
-from .config import custom_imports
+from .config import custom_imports, innermost_dataset, is_noise, with_type_names
 from .errors import DistillError
 
 _VISUALIZERS = dict(mmpretrain='UniversalVisualizer', mmseg='SegLocalVisualizer')
@@ -26,41 +26,49 @@ def student_config(run: Config, student: Config) -> Config:
         student (Config): The student's own: ``model``, ``default_scope``, and perhaps more.
 
     Returns:
-        Config: ``model`` and what stock tools need for inference and testing. Data and metrics are those of the run,
-        or if it has no real data the ones that the student's own config came with.
+        Config: ``model`` and what stock tools need for inference and testing. Data and metrics are those of the run.
+        If it has no real data, they are those of the student's own config.
     """
     source = run if has_real_data(run) else student
-    content = dict(default_scope=student.default_scope, model=copy.deepcopy(student.model))
-    content.update({key: copy.deepcopy(source[key]) for key in _EVALUATION_KEYS if source.get(key) is not None})
+    content = dict(default_scope=student.default_scope, model=with_type_names(student.model))
+    content.update(
+        {key: _without_scope(with_type_names(source[key])) for key in _EVALUATION_KEYS if source.get(key) is not None}
+    )
     metrics = content.get('test_evaluator')
     if isinstance(metrics, list):
-        # A student on its own has no teacher to agree with.
+        # An exported student has no teacher to agree with.
         content['test_evaluator'] = [m for m in metrics if not str(m.get('type')).endswith('AgreementMetric')]
-    if student.default_scope in _VISUALIZERS:  # the stock inferencers insist on their own
+    if student.default_scope in _VISUALIZERS:  # the stock inferencers need their own visualizer
         content['visualizer'] = dict(
             type=_VISUALIZERS[student.default_scope], name='visualizer', vis_backends=[dict(type='LocalVisBackend')]
         )
     imports = {name for cfg in (run, student) for name in custom_imports(cfg)}
-    # mmdfad itself is asked for only where a type of its own is part of the student or its data.
+    # mmdfad is imported only if the student or its data use a type of mmdfad.
     imports = sorted(imports - {'mmdfad'} | ({'mmdfad'} if 'mmdfad.' in str(content) else set()))
     if imports:
         content['custom_imports'] = dict(imports=imports, allow_failed_imports=False)
     return Config(content)
 
 
+def _without_scope(cfg: Any) -> Any:
+    """A copy without the scope that mmengine adds to what a config inherits from ``mmdfad::``."""
+    if isinstance(cfg, Mapping):
+        return {key: _without_scope(value) for key, value in cfg.items() if (key, value) != ('_scope_', 'mmdfad')}
+    return type(cfg)(_without_scope(value) for value in cfg) if isinstance(cfg, list | tuple) else cfg
+
+
 def has_real_data(cfg: Config) -> bool:
-    """Whether a config tests on images, rather than on nothing or on noise."""
+    """Whether a config tests on real images."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-    return dataset is not None and 'NoiseDataset' not in str(dataset.get('type'))
+    return dataset is not None and not is_noise(dataset)
 
 
 def dataset_meta_of(cfg: Config) -> dict:
-    """Classes and palette of a config's test dataset, without touching any data; empty if there is none."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:  # wrappers such as RepeatDataset
-        dataset = dataset['dataset']
+    """Classes and palette of a config's test dataset, or nothing if it has none. No data are read."""
+    dataset = innermost_dataset((cfg.get('test_dataloader') or {}).get('dataset') or {})
     with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        cls = registry.get(dataset['type']) if isinstance(dataset.get('type'), str) else None
+        kind = dataset.get('type')
+        cls = registry.get(kind) if isinstance(kind, str) else kind
     return {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
@@ -68,10 +76,10 @@ def write_student(folder: str | Path, cfg: Config, state_dict: Mapping[str, Tens
     """Write ``student.py`` and ``student.pth``, each atomically.
 
     Args:
-        folder (str | Path): Where to.
+        folder (str | Path): The folder to write to.
         cfg (Config): From :func:`student_config`.
         state_dict (Mapping[str, Tensor]): The plain model's, without any prefix.
-        meta (dict): The checkpoint's ``meta``; stock tools look for ``dataset_meta``.
+        meta (dict): The checkpoint's ``meta``. Stock tools look for ``dataset_meta`` in it.
 
     Returns:
         tuple[Path, Path]: The two files.
@@ -87,7 +95,7 @@ def write_student(folder: str | Path, cfg: Config, state_dict: Mapping[str, Tens
         atomic_write(checkpoint_file, buffer.getvalue())
     except OSError as error:
         raise DistillError(
-            f'cannot write the student to {folder}: {error}. What was complete before is untouched; make room, or '
-            'set --work-dir (or --out-dir) elsewhere'
+            f'cannot write the student to {folder}: {error}. Files that were complete are unchanged. Make room, or '
+            'choose another --work-dir (or --out-dir)'
         ) from error
     return config_file, checkpoint_file

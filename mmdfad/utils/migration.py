@@ -3,7 +3,10 @@
 import difflib
 import inspect
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
+
+from mmengine.config import Config
 
 from .errors import DistillError
 
@@ -28,8 +31,37 @@ REMOVED = {
         'checkpointed': _ACCELERATION.format('activation_checkpointing'),
         'shard_teacher': 'model.teacher.shard=True',
     },
+    'model.teacher': {'recipe': 'model.teacher.train_command'},
+    'model.student': {'recipe': 'model.student.train_command'},
     'train_cfg': {'imitation_steps': _PHASES, 'generation_steps': _PHASES},
 }
+_OLD_CONSTRUCTOR, _CONSTRUCTOR = 'PlayerOptimWrapperConstructor', 'mmdfad.DistillOptimWrapperConstructor'
+
+
+def refuse_old_settings(cfg: Config) -> None:
+    """Refuse the config of a distillation that was written for an earlier version.
+
+    Args:
+        cfg (Config): The config.
+
+    Raises:
+        DistillError: If it has old settings. The message lists all of them, and what to write instead.
+    """
+    found = [
+        _removed(where, key)
+        for where, removed in REMOVED.items()
+        for key in removed
+        if key in reduce(lambda part, name: part.get(name) or {}, where.split('.'), cfg)
+    ]
+    constructor = str((cfg.get('optim_wrapper') or {}).get('constructor'))
+    if constructor.endswith(_OLD_CONSTRUCTOR):
+        found.append(f'optim_wrapper.constructor={constructor!r} is now called {_CONSTRUCTOR!r}')
+    if found:
+        raise DistillError('\n'.join(found))
+
+
+def _removed(where: str, key: str) -> str:
+    return f'{where}.{key} is a setting of an earlier version; write {REMOVED[where][key]}'
 
 
 def refuse_keys(where: str, keys: Mapping[str, Any], known: Any = None) -> None:
@@ -45,7 +77,7 @@ def refuse_keys(where: str, keys: Mapping[str, Any], known: Any = None) -> None:
     """
     for key in keys:
         if key in REMOVED[where]:
-            raise DistillError(f'{where}.{key} is a setting of an earlier version; write {REMOVED[where][key]}')
+            raise DistillError(_removed(where, key))
         names = [n for n in inspect.signature(known).parameters if n != 'self'] if known else []
         close = difflib.get_close_matches(key, names, 1)
         hint = f'; did you mean {close[0]}?' if close else f'; it takes {", ".join(names)}' if names else ''

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, NamedTuple, TypeVar
 
+import torch
 from mmengine.analysis import FlopAnalyzer
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
@@ -67,6 +68,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+def upcast(values: Tensor) -> Tensor:
+    """Values in fp32 where autocast has made them bf16 or fp16. Those in fp64 stay as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def model_size(model: nn.Module, images: Tensor) -> ModelSize:

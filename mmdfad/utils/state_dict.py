@@ -1,4 +1,4 @@
-"""Comparing state dicts, and saying how they differ."""
+"""Comparing state dicts, and explaining how they differ."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 
 def explain_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """List what keeps a checkpoint from fitting a model.
+    """List the differences between a model and a checkpoint that does not fit it.
 
     Args:
         expected (Mapping[str, Tensor]): The model's state dict.
         found (Mapping[str, Tensor]): The checkpoint's.
 
     Returns:
-        str: A few lines that name the keys, or '' if all fits. Batch norm's step counters may be missing: they are no
-        weights, and old checkpoints lack them.
+        str: A few lines that name the keys, or '' if the checkpoint fits. The step counters of batch norms may be
+        missing: old checkpoints lack them.
     """
     missing = (k for k in expected.keys() - found.keys() if not k.endswith('num_batches_tracked'))
     shapes = (
@@ -37,22 +37,22 @@ def explain_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
 
 
 def regenerated_names(model: nn.Module) -> set[str]:
-    """What a model makes by itself and drops from every state dict that it loads, its own included, as SwinV2 does."""
+    """Names that a model computes by itself and drops from every state dict that it loads, as SwinV2 does."""
     return set(model.load_state_dict(model.state_dict(), strict=False).missing_keys)
 
 
 def select_weights(expected: Mapping[str, Tensor], larger: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for a narrower model of the same family, out of those of a larger one.
+    """Select weights for a narrower model from a larger one of the same family (arXiv 2311.18823).
 
-    Of each dimension evenly spaced elements are kept, which are the same channels in layers that follow each other
-    (weight selection, arXiv 2311.18823).
+    Evenly spaced elements of each dimension are kept. So layers that follow each other keep the same channels.
 
     Args:
         expected (Mapping[str, Tensor]): The narrower model's state dict.
         larger (Mapping[str, Tensor]): The larger one's.
 
     Returns:
-        dict[str, Tensor]: For every name that both have, with as many dimensions, none of them smaller in ``larger``.
+        dict[str, Tensor]: Weights for every name that both have with equally many dimensions, if ``larger`` is at
+        least as large in each of them.
     """
     selected = {}
     for name, tensor in expected.items():
@@ -70,7 +70,7 @@ def select_weights(expected: Mapping[str, Tensor], larger: Mapping[str, Tensor])
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 of a model's state dict: names, types, shapes and values, wherever the file lies."""
+    """SHA-256 of a model's state dict: of the names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f'{name}:{tensor.dtype}:{list(tensor.shape)};'.encode())
@@ -79,9 +79,9 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def strip_model_prefix(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, metadata: dict) -> None:
-    """A hook that leaves the ``model.`` of a wrapper around a plain module out of the names of its state dict.
+    """Remove the ``model.`` that a wrapper around a plain module adds to the names of its state dict.
 
-    In place, as what a hook returns is lost where the wrapper is a part of another module.
+    This is a state dict hook. It works in place: torch ignores what the hook of an inner module returns.
     """
     inner = f'{prefix}model.'
     for key in [key for key in state_dict if key.startswith(inner)]:

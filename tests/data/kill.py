@@ -1,4 +1,4 @@
-"""Runs tools/train.py and kills it, for real, at a given point of a given checkpoint write.
+"""Runs tools/train.py and kills it at a given point of a given checkpoint write.
 
 Usage: kill.py POINT FILE tools/train.py ARGUMENTS...
 """

@@ -13,12 +13,12 @@ from torchvision.models import resnet18
 
 from mmdfad.models.logits import as_logits
 from mmdfad.models.pixels import PixelSpace
-from mmdfad.models.players import build_player
+from mmdfad.models.build import build_network
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
 
 EXAMPLE = f'{ROOT}/examples/cifar_resnet.py:CifarResNet'
-CONFIG = ROOT / 'configs/dfad/resnet32_resnet20_cifar10.py'
+CONFIG = ROOT / 'configs/dfad/dfad_resnet32-resnet20_1xb256_cifar10.py'
 CIFAR10 = ROOT.parent / 'shared/data/cifar10'
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
@@ -40,7 +40,7 @@ def test_state_dict_is_that_of_the_plain_module(factory):
     assert set(model.state_dict()) == set(plain.state_dict())
     model.load_state_dict(plain.state_dict())
     assert_same_state(dict(sorted(model.state_dict().items())), dict(sorted(plain.state_dict().items())))
-    # in another module, beside others, through torch and through mmengine
+    # Also as part of another module, loaded by torch and by mmengine.
     for load in (torch.nn.Module.load_state_dict, load_state_dict):
         one, two = (torch.nn.ModuleDict(dict(a=torch.nn.Linear(2, 2), net=build())) for _ in range(2))
         assert 'net.conv1.weight' in one.state_dict()
@@ -76,12 +76,12 @@ def test_mmpretrain_is_not_needed():
 import sys
 sys.modules['mmpretrain'] = sys.modules['mmseg'] = None
 import torch, mmdfad.models
-from mmdfad.models.players import build_player
+from mmdfad.models.build import build_network
 from mmdfad.models.logits import as_logits
-player = build_player(dict(type='mmdfad.TorchClassifier', factory={EXAMPLE!r}, kwargs=dict(depth=8)), 'student')
+network = build_network(dict(type='mmdfad.TorchClassifier', factory={EXAMPLE!r}, kwargs=dict(depth=8)), 'student')
 images = torch.rand(2, 3, 32, 32)
-sample = player.model.eval().val_step(dict(inputs=images))[0]
-assert torch.allclose(as_logits(player.model)(images).softmax(1)[0], sample.pred_score)
+sample = network.model.eval().val_step(dict(inputs=images))[0]
+assert torch.allclose(as_logits(network.model)(images).softmax(1)[0], sample.pred_score)
 """
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
@@ -100,23 +100,23 @@ assert torch.allclose(as_logits(player.model)(images).softmax(1)[0], sample.pred
 def test_bad_factories(factory, message):
     kwargs = dict(depth=9) if 'cifar' in factory else None
     with pytest.raises(DistillError, match=rf'cannot build model.student of type mmdfad.TorchClassifier: .*{message}'):
-        build_player(dict(cfg(), type='mmdfad.TorchClassifier', factory=factory, kwargs=kwargs), 'student')
+        build_network(dict(cfg(), type='mmdfad.TorchClassifier', factory=factory, kwargs=kwargs), 'student')
 
 
 def test_distillation_and_export(tiny_cfg, tmp_path):
     """Plain modules as teacher and student; the student opens in mmpretrain."""
     from mmpretrain import ImageClassificationInferencer, get_model
 
-    player = dict(cfg(), type='mmdfad.TorchClassifier')
+    plain = dict(cfg(), type='mmdfad.TorchClassifier')
     torch.manual_seed(0)
     torch.save(dict(state_dict=build().model.state_dict(), meta=dict()), tmp_path / 'teacher.pth')
     model = tiny_cfg.model
-    model.teacher = dict(player, checkpoint=str(tmp_path / 'teacher.pth'))
-    model.student = dict(player, kwargs=dict(depth=8, num_classes=10))
+    model.teacher = dict(plain, checkpoint=str(tmp_path / 'teacher.pth'))
+    model.student = dict(plain, kwargs=dict(depth=8, num_classes=10))
     runner = run(tiny_cfg, train_cfg__max_iters=2, model__generator__image_size=32)
-    student = runner.model.student.eval()
+    student = runner.model.student.logits.eval()
     checkpoint = torch.load(tmp_path / 'run/iter_2.pth', weights_only=False)
-    assert 'student.model.conv1.weight' in checkpoint['state_dict']
+    assert 'student.logits.model.conv1.weight' in checkpoint['state_dict']
     exported = get_model(str(tmp_path / 'run/student.py'), pretrained=str(tmp_path / 'run/student.pth')).eval()
     assert set(torch.load(tmp_path / 'run/student.pth')['state_dict']) == set(exported.model.state_dict())
     images = torch.randn(2, 3, 32, 32)
@@ -126,7 +126,7 @@ def test_distillation_and_export(tiny_cfg, tmp_path):
     exported._config.test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'), *pipeline]))
     (result,) = ImageClassificationInferencer(exported)(picture)
     assert len(result['pred_scores']) == 10
-    # and goes on training, with all weights where they were
+    # It also resumes, with all its weights.
     before = {key: value.clone() for key, value in runner.model.state_dict().items()}
     again = build_runner(tiny_cfg, model__generator__image_size=32, resume=True)
     again.load_or_resume()
@@ -135,13 +135,13 @@ def test_distillation_and_export(tiny_cfg, tmp_path):
 
 @pytest.mark.skipif(not CIFAR10.exists(), reason='needs the real ResNet-32 and its images')
 def test_the_real_resnet32(tmp_path):
-    """83.1% on 3,000 test images that were stored as JPEG, which costs it nearly 10 points."""
+    """83.1% on 3,000 test images in JPEG, which costs nearly 10 points."""
     config = Config.fromfile(CONFIG)
     config.test_dataloader.dataset.data_root = str(CIFAR10 / 'images')
     config.test_dataloader.num_workers = 0
     teacher = dict(config.model.teacher, checkpoint=str(CIFAR10 / 'resnet32.pth'))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = build_player(teacher, 'teacher').model
+        model = build_network(teacher, 'teacher').model
     runner = Runner(
         model=model,
         work_dir=str(tmp_path),

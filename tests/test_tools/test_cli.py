@@ -65,7 +65,7 @@ def test_all_flags(tmp_path, teacher_checkpoint):
     assert re.search(r'persistent_workers=False', log)
 
 
-def test_training_and_exported_students_test_alike(trained, tmp_path, teacher_checkpoint):
+def test_students_of_training_checkpoints_and_exported_ones_test_alike(trained, tmp_path, teacher_checkpoint):
     images = tmp_path / 'images'
     generator = np.random.default_rng(0)
     for i in range(20):
@@ -91,12 +91,12 @@ def test_training_and_exported_students_test_alike(trained, tmp_path, teacher_ch
         assert result.returncode == 0, result.stderr
         return re.findall(r'accuracy/top1: (\S+)', result.stdout + result.stderr)[-1], result.stdout + result.stderr
 
-    of_training, log = top1(
+    in_training, log = top1(
         config, trained / 'iter_2.pth', '--agreement', '--cfg-options', f'model.teacher.checkpoint={teacher_checkpoint}'
     )
     assert re.search(r'agreement: [01]\.\d+', log)
-    assert top1(out / 'student.py', out / 'student.pth', '--out', tmp_path / 'predictions.pkl')[0] == of_training
-    assert top1(config, trained / 'student.pth')[0] == of_training
+    assert top1(out / 'student.py', out / 'student.pth', '--out', tmp_path / 'predictions.pkl')[0] == in_training
+    assert top1(config, trained / 'student.pth')[0] == in_training
     assert (tmp_path / 'predictions.pkl').stat().st_size > 0
 
 
@@ -185,7 +185,7 @@ def test_unwritable_work_dir(tmp_path, teacher_checkpoint):
 
 
 def test_segmentation_without_teacher_tells_how_to_make_one(tmp_path):
-    result = call('train.py', ROOT / 'configs/dfad/deeplab_camvid.py', '--work-dir', tmp_path)
+    result = call('train.py', ROOT / 'configs/dfad/dfad_deeplabv3-r50-mobilenetv2_1xb64_camvid-128x128.py', '--work-dir', tmp_path)
     fails(result, r'epoch_200.pth\' does not exist; .* or make it with\n  python tools/dataset_converters/camvid.py')
     assert 'python tools/train.py configs/teachers/deeplabv3_r50_camvid.py' in result.stderr
 
@@ -204,7 +204,7 @@ def test_missing_and_broken_configs(tmp_path):
 def test_damaged_checkpoints(tmp_path, trained, teacher_checkpoint):
     damaged = tmp_path / 'iter_9.pth'
     damaged.write_bytes((trained / 'iter_2.pth').read_bytes()[:1000])
-    fails(train(tmp_path, teacher_checkpoint, '--resume', str(damaged)), r'iter_9.pth is corrupt, truncated or no')
+    fails(train(tmp_path, teacher_checkpoint, '--resume', str(damaged)), r'iter_9.pth is corrupt, truncated or not')
     fails(call('test.py', trained / 'student.py', damaged), r'no test_dataloader')
-    fails(call('export_student.py', TINY, damaged), r'iter_9.pth is corrupt, truncated or no')
+    fails(call('export_student.py', TINY, damaged), r'iter_9.pth is corrupt, truncated or not')
     fails(call('export_student.py', TINY, tmp_path / 'no.pth'), r'checkpoint .*no.pth does not exist')

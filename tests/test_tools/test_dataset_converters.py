@@ -64,10 +64,10 @@ def test_camvid_bad_input(segnet, tmp_path):
     fails(convert('camvid', tmp_path / 'empty'), 'has no folder with train.txt, val.txt, test.txt')
     whole = shutil.make_archive(str(tmp_path / 'camvid'), 'zip', segnet.parent, segnet.name)
     (tmp_path / 'cut.zip').write_bytes(Path(whole).read_bytes()[:1000])
-    fails(convert('camvid', tmp_path / 'cut.zip'), 'is truncated or no zip file')
+    fails(convert('camvid', tmp_path / 'cut.zip'), 'is truncated or not a zip file')
     image = segnet / 'CamVid/val/1.png'
     image.write_bytes(image.read_bytes()[:20])
-    fails(convert('camvid', segnet, '--out-dir', tmp_path / 'out'), 'val/1.png is no image or is truncated')
+    fails(convert('camvid', segnet, '--out-dir', tmp_path / 'out'), 'val/1.png is truncated or not an image')
     cv2.imwrite(str(image), np.zeros((6, 8, 3), np.uint8))
     cv2.imwrite(str(segnet / 'CamVid/testannot/0.png'), np.full((6, 8), 40, np.uint8))
     fails(convert('camvid', segnet, '--out-dir', tmp_path / 'out'), 'labels 0 to 11')
@@ -80,7 +80,7 @@ SIZE = (8, 6)  # width and height, in MATLAB's order
 
 @pytest.fixture
 def nyu(tmp_path):
-    """A small nyu_depth_v2_labeled.mat with raw labels, and the metadata of four images."""
+    """A small nyu_depth_v2_labeled.mat with raw labels, and metadata for its four images."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (4, 3, *SIZE), dtype=np.uint8)
     labels = generator.integers(0, 895, (4, *SIZE), dtype=np.uint16)
@@ -130,17 +130,17 @@ def test_nyuv2_resumes(nyu, tmp_path):
 
 def test_nyuv2_bad_input(nyu, tmp_path):
     mat, meta, *_ = nyu
-    fails(convert('nyuv2', tmp_path / 'no.mat', meta), 'no.mat does not exist; it is to be had at')
-    fails(convert('nyuv2', mat, tmp_path), 'classMapping40.mat does not exist; get nyuv2-meta-data')
+    fails(convert('nyuv2', tmp_path / 'no.mat', meta), 'no.mat does not exist; download it from')
+    fails(convert('nyuv2', mat, tmp_path), 'classMapping40.mat does not exist; download nyuv2-meta-data')
     (tmp_path / 'cut.mat').write_bytes(mat.read_bytes()[:3000])
     fails(convert('nyuv2', tmp_path / 'cut.mat', meta), 'is truncated or not nyu_depth_v2_labeled.mat')
     savemat(meta / 'splits.mat', dict(trainNdxs=np.array([[9]]), testNdxs=np.array([[1]])))
     fails(convert('nyuv2', mat, meta), 'has 4 images, but the split names image 9')
 
 
-@pytest.mark.skipif(not META.exists(), reason='the real metadata of NYUv2 are not here')
+@pytest.mark.skipif(not META.exists(), reason='the real metadata of NYUv2 are missing')
 def test_nyuv2_real_maps_give_the_published_labels(tmp_path):
-    """Through the real class maps, the 13 classes of the official test labels are what we write."""
+    """With the real class maps, the converter writes the 13 classes of the official test labels."""
     sys.path.insert(0, str(ROOT / 'tools/dataset_converters'))
     import nyuv2
 
@@ -155,7 +155,7 @@ def test_nyuv2_real_maps_give_the_published_labels(tmp_path):
         assert numbers == splits['test']
         content = archive.extractfile('new_nyu_class13_0001.png').read()
     published = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    # A file of the real structure whose raw labels stand for the published ones: the converter gives them back.
+    # A file with the real structure, with raw labels that map to the published ones.
     raw_of = np.array([0] + [int(np.flatnonzero(maps[13] == c)[0]) for c in range(1, 14)], np.uint16)
     with h5py.File(tmp_path / 'labeled.mat', 'w') as file:
         file['labels'] = raw_of[published].T[None]

@@ -1,4 +1,4 @@
-"""The demo, with an epoch in place of twenty and a few rounds in place of hundreds."""
+"""The demo, with one epoch instead of twenty and a few rounds instead of hundreds."""
 
 import importlib.util
 import json
@@ -24,7 +24,8 @@ def test_demo_runs_end_to_end(tmp_path, monkeypatch):
         if 'teachers' in str(path):
             cfg.train_cfg.max_epochs, cfg.param_scheduler.T_max = 1, 1
         elif 'dfad' in str(path):
-            cfg.train_cfg.update(max_iters=3, imitation_steps=1)
+            cfg.train_cfg.update(max_iters=3)
+            cfg.train_cfg.phases[0].steps = 1
         return cfg
 
     monkeypatch.setattr(demo.Config, 'fromfile', shortened)

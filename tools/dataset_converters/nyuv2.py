@@ -1,8 +1,8 @@
 """Unpack NYU Depth v2 into images and label maps of 13 and 40 classes.
 
-The images and raw labels come from nyu_depth_v2_labeled.mat (2.8 GB, cs.nyu.edu/~silberman/datasets), splits and class
-maps from github.com/ankurhanda/nyuv2-meta-data. Images are read one at a time; running it again goes on where it
-stopped. Needs h5py and scipy.
+The images and raw labels come from nyu_depth_v2_labeled.mat (2.8 GB, cs.nyu.edu/~silberman/datasets). The splits and
+class maps come from github.com/ankurhanda/nyuv2-meta-data. Images are read one at a time. An interrupted run continues
+when run again. Needs h5py and scipy.
 """
 
 import argparse
@@ -25,32 +25,32 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_mat(path: Path) -> dict:
-    """A small MATLAB file."""
+    """Read a small MATLAB file."""
     from scipy.io import loadmat
 
     if not path.is_file():
-        raise DistillError(f'{path} does not exist; get nyuv2-meta-data, and give its folder')
+        raise DistillError(f'{path} does not exist; download nyuv2-meta-data, and give its folder')
     try:
         return loadmat(path)
-    except Exception as error:  # scipy raises whatever the damage leads to
-        raise DistillError(f'{path} is truncated or no MATLAB file: {error}; get it again') from error
+    except Exception as error:  # scipy raises different errors for different damages
+        raise DistillError(f'{path} is truncated or not a MATLAB file: {error}; download it again') from error
 
 
 def read_maps(meta: Path) -> dict[int, np.ndarray]:
-    """Lookup tables from the 894 raw labels to 40 and to 13 classes; 0 stays 0, which is no class."""
+    """Lookup tables from the 894 raw labels to 40 and to 13 classes. 0 means no class and stays 0."""
     to40 = np.concatenate([[0], load_mat(meta / 'classMapping40.mat')['mapClass'].ravel()])
     to13 = np.concatenate([[0], load_mat(meta / 'class13Mapping.mat')['classMapping13']['labels13'][0, 0].ravel()])
     return {40: to40.astype(np.uint8), 13: to13[to40].astype(np.uint8)}
 
 
 def read_splits(meta: Path) -> dict[str, list[int]]:
-    """The official split, as image numbers from 1 on."""
+    """The official split, as image numbers that start at 1."""
     splits = load_mat(meta / 'splits.mat')
     return {name: sorted(splits[f'{name}Ndxs'].ravel().tolist()) for name in ('train', 'test')}
 
 
 def encode(image: np.ndarray) -> bytes:
-    """An image as PNG."""
+    """Encode an image as PNG."""
     return cv2.imencode('.png', image)[1].tobytes()
 
 
@@ -60,7 +60,7 @@ def convert(mat: Path, meta: Path, out_dir: Path) -> None:
 
     maps, splits = read_maps(meta), read_splits(meta)
     if not mat.is_file():
-        raise DistillError(f'{mat} does not exist; it is to be had at cs.nyu.edu/~silberman/datasets')
+        raise DistillError(f'{mat} does not exist; download it from cs.nyu.edu/~silberman/datasets')
     try:
         with h5py.File(mat) as file:
             images, labels = file['images'], file['labels']
@@ -80,7 +80,7 @@ def convert(mat: Path, meta: Path, out_dir: Path) -> None:
 
 
 def convert_image(images, labels, number: int, maps: dict[int, np.ndarray], out_dir: Path) -> None:  # noqa: ANN001
-    """Write one image and its label maps, unless they are there."""
+    """Write one image and its label maps, unless they exist."""
     targets = [out_dir / f'labels{classes}/{number:04d}.png' for classes in maps]
     image_file = out_dir / f'images/{number:04d}.png'
     if all(target.exists() for target in (*targets, image_file)):
@@ -89,7 +89,7 @@ def convert_image(images, labels, number: int, maps: dict[int, np.ndarray], out_
     raw = labels[number - 1].T
     if raw.max() >= len(maps[40]):
         raise DistillError(
-            f'label {raw.max()} of image {number} is beyond the {len(maps[40]) - 1} of classMapping40.mat'
+            f'image {number} has the label {raw.max()}, but classMapping40.mat has only {len(maps[40]) - 1}'
         )
     for target, table in zip(targets, maps.values(), strict=True):
         atomic_write(target, encode(table[raw]))

@@ -2,15 +2,15 @@
 pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(128, 128)),
-    dict(type='PackInputs'),
+    dict(type='mmpretrain.PackInputs'),
 ]
 val_dataloader = dict(
     batch_size=64,
     num_workers=2,
-    dataset=dict(type='Caltech101', data_root='data/caltech-101', split='test', pipeline=pipeline),
+    dataset=dict(type='mmpretrain.Caltech101', data_root='data/caltech-101', split='test', pipeline=pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
-val_evaluator = dict(type='Accuracy', topk=(1,))
+val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1,))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 val_cfg = dict()

@@ -2,8 +2,8 @@
 pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(342, 256), keep_ratio=True),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
+    dict(type='mmseg.LoadAnnotations'),
+    dict(type='mmseg.PackSegInputs'),
 ]
 val_dataloader = dict(
     batch_size=1,
@@ -13,7 +13,7 @@ val_dataloader = dict(
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+val_evaluator = dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 val_cfg = dict(type='ValLoop')

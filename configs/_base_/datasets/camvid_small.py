@@ -1,6 +1,6 @@
 # CamVid as it is stored, for images of 240x180: its validation images while training, its test images in the end.
 _base_ = 'camvid.py'
-pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+pipeline = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations'), dict(type='mmseg.PackSegInputs')]
 small = dict(data_root='data/camvid_small', pipeline=pipeline)
 val_dataloader = dict(batch_size=8, num_workers=0, dataset=dict(**small, ann_file='val.txt'))
 test_dataloader = dict(batch_size=8, num_workers=0, dataset=small)

@@ -2,10 +2,12 @@
 val_dataloader = dict(
     batch_size=256,
     num_workers=2,
-    dataset=dict(type='CIFAR10', data_root='data/cifar10', split='test', pipeline=[dict(type='PackInputs')]),
+    dataset=dict(
+        type='mmpretrain.CIFAR10', data_root='data/cifar10', split='test', pipeline=[dict(type='mmpretrain.PackInputs')]
+    ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
-val_evaluator = dict(type='Accuracy', topk=(1,))
+val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1,))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 val_cfg = dict()

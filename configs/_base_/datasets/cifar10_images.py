@@ -3,12 +3,16 @@ val_dataloader = dict(
     batch_size=256,
     num_workers=0,
     dataset=dict(
-        type='CustomDataset',
+        type='mmpretrain.CustomDataset',
         data_root='data/cifar10/images',
-        pipeline=[dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=32), dict(type='PackInputs')],
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='mmpretrain.ResizeEdge', scale=32),
+            dict(type='mmpretrain.PackInputs'),
+        ],
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
-val_evaluator = dict(type='Accuracy', topk=(1,))
+val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1,))
 val_cfg = dict()
 test_dataloader, test_evaluator, test_cfg = val_dataloader, val_evaluator, val_cfg

@@ -1,12 +1,12 @@
 # MNIST, to validate the student with.
-pipeline = [dict(type='Resize', scale=32), dict(type='PackInputs')]
+pipeline = [dict(type='Resize', scale=32), dict(type='mmpretrain.PackInputs')]
 val_dataloader = dict(
     batch_size=512,
     num_workers=2,
-    dataset=dict(type='MNIST', data_root='data/mnist', split='test', pipeline=pipeline),
+    dataset=dict(type='mmpretrain.MNIST', data_root='data/mnist', split='test', pipeline=pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
-val_evaluator = dict(type='Accuracy', topk=(1,))
+val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1,))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 val_cfg = dict()

@@ -1,12 +1,12 @@
 # 5,000 real MNIST digits that need no download: 4,000 to train a teacher on, 1,000 to test with.
-pipeline = [dict(type='Resize', scale=32), dict(type='PackInputs')]
+pipeline = [dict(type='Resize', scale=32), dict(type='mmpretrain.PackInputs')]
 val_dataloader = dict(
     batch_size=200,
     num_workers=0,
     dataset=dict(type='mmdfad.Mnist5k', test_mode=True, pipeline=pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
-val_evaluator = dict(type='Accuracy', topk=(1,))
+val_evaluator = dict(type='mmpretrain.Accuracy', topk=(1,))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 val_cfg = dict()

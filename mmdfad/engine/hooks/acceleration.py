@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -77,8 +78,16 @@ class AccelerationHook(Hook):
         _require_roles(self.activation_checkpointing, ('teacher', 'student'), f'{key}.activation_checkpointing')
 
     def before_train(self, runner: Runner) -> None:
-        """Change the networks in place, on the device that they train on."""
-        distiller: BaseDistiller = unwrap(runner.model)
+        """Accelerate the networks of the run."""
+        self.accelerate(unwrap(runner.model), runner.optim_wrapper)
+
+    def accelerate(self, distiller: BaseDistiller, optim_wrapper: OptimWrapperDict) -> None:
+        """Change the networks in place, on the device that they train on.
+
+        Args:
+            distiller (BaseDistiller): The distiller, without a wrapper for many ranks.
+            optim_wrapper (OptimWrapperDict): The optimizers, which tell the types that the phases compute in.
+        """
         teacher, generator = distiller.teacher, distiller.generator
         with torch.no_grad(), evaluating(distiller):
             images = generator(torch.zeros(2, generator.noise_dim, device=distiller.device)).float()
@@ -93,7 +102,7 @@ class AccelerationHook(Hook):
         if teacher.fast is not None and teacher.fast.model is not teacher.logits:
             if self.optimize_dilated_convs:
                 optimize_dilated_convs(teacher.fast.model)
-            self._cast_teacher(runner, teacher.fast)
+            self._cast_teacher(distiller, optim_wrapper)
         if self.inference_dtype is not None:
             sample_in(generator, self.inference_dtype, distiller.device.type)
         self._checkpoint_and_compile(distiller)
@@ -106,19 +115,19 @@ class AccelerationHook(Hook):
             for model in _forms(teacher):
                 to_channels_last(model, images)
 
-    def _cast_teacher(self, runner: Runner, fast: FastForm) -> None:
+    def _cast_teacher(self, distiller: BaseDistiller, optim_wrapper: OptimWrapperDict) -> None:
         """Keep the folded teacher's weights in the type that all phases compute in, if they agree on a lower one."""
-        dtypes = {self._teacher_dtype(runner, name) for name, _ in runner.optim_wrapper.items()}
+        fast = distiller.teacher.fast
+        dtypes = {self._teacher_dtype(distiller, name, wrapper) for name, wrapper in optim_wrapper.items()}
         if len(dtypes) == 1 and torch.float32 not in dtypes:
             fast.weights_dtype = dtypes.pop()
             cast_weights(fast.model, fast.weights_dtype)
 
-    def _teacher_dtype(self, runner: Runner, updated: str) -> torch.dtype:
+    def _teacher_dtype(self, distiller: BaseDistiller, updated: str, optim_wrapper: OptimWrapper) -> torch.dtype:
         """The type that the teacher computes in while the student or the generator is updated."""
         if updated == 'student' and self.inference_dtype is not None:
             return self.inference_dtype
-        distiller = unwrap(runner.model)
-        with runner.optim_wrapper[updated].optim_context(getattr(distiller, updated)):
+        with optim_wrapper.optim_context(getattr(distiller, updated)):
             return computing_dtype(distiller.device.type)
 
     def _checkpoint_and_compile(self, distiller: BaseDistiller) -> None:

@@ -43,7 +43,9 @@ class PreemptionHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Listen for signals until training ends."""
         self._pid = os.getpid()
-        runner.train_loop.exit_stack.enter_context(self._listening())
+        exit_stack = getattr(runner.train_loop, 'exit_stack', None)
+        if exit_stack is not None:  # the distiller refuses other loops
+            exit_stack.enter_context(self._listening())
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None

@@ -28,24 +28,32 @@ class ImageMemory(nn.Module):
         """How many images there are."""
         return min(int(self.pushed), len(self.images))
 
-    def push(self, images: Tensor, count: int) -> None:
-        """Keep the first ``count`` of a batch of images [N, C, H, W], over the oldest.
+    def push(self, images: Tensor, count: int | None = None) -> None:
+        """Keep images over the oldest ones.
 
-        With many ranks they are the first images of the whole batch, in which the ranks take turns.
+        Args:
+            images (Tensor): Images [N, C, H, W] of this rank.
+            count (int, optional): Keep the first so many of the whole batch, in which the ranks take turns. Defaults
+                to all.
         """
-        share = -(-count // get_world_size())
-        kept = torch.stack(all_gather(images[:share].detach().float().contiguous()), dim=1)
-        kept = kept.flatten(0, 1)[:count]
+        ranks = get_world_size()
+        count = ranks * len(images) if count is None else count
+        share = -(-count // ranks)
+        kept = torch.stack(all_gather(images[:share].detach().to(self.images.dtype).contiguous()), dim=1)
+        kept = kept.flatten(0, 1)[:count][-len(self.images) :]
         slots = (self.pushed + torch.arange(len(kept), device=kept.device)) % len(self.images)
         self.images[slots] = kept
         self.pushed += len(kept)
 
     def draw(self, noise: Tensor, count: int | None = None) -> Tensor:
-        """Draw images uniformly, as the noise says.
+        """Draw images uniformly, with replacement. The noise decides which.
 
         Args:
             noise (Tensor): Noise [N, noise_dim].
             count (int, optional): Images to draw. Defaults to N.
+
+        Returns:
+            Tensor: Images [count, C, H, W].
         """
         count = len(noise) if count is None else count
         draws = uniform(noise, MEMORY, -(-count // len(noise))).T.flatten()[:count]

@@ -8,29 +8,32 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from mmdfad.registry import MODELS
-from mmdfad.utils import require_positive
+from mmdfad.utils import DistillError, require_positive
 
 from .base import Generator
 from .memory import ImageMemory
-from .wrappers import GeneratorWrapper, flip_and_shift
+from .wrappers import GeneratorWrapper, flip_and_shift, require_augmentation
 
 
 @MODELS.register_module()
 class MetaGenerator(GeneratorWrapper):
     """FastDFKD (arXiv 2112.06253): a copy of the generator and its noise learn a batch of images in a few steps.
 
-    The best batch goes into a memory, from which the imitation phase draws. The generator itself moves by the sum of
-    the copy's gradients (first-order MAML), so that the next copy starts from a better place. The loss sees flipped and
-    shifted images; the memory keeps them as they are.
+    The best of its batches goes into a memory, from which the imitation phase draws. The generator itself moves by the
+    sum of the copy's gradients (first-order MAML), so that the next copy starts from a better place. In each step the
+    loss sees the images flipped and shifted in another way; the memory keeps them as they are.
 
     Args:
-        generator (dict | Generator): The generator inside.
+        generator (dict | Generator): The generator inside, not another wrapper.
         capacity (int): Images in the memory.
         steps (int): Steps of the copy in each update. Defaults to 10.
         generator_lr (float): Learning rate of the copy (Adam). Defaults to 2e-3.
         noise_lr (float): Learning rate of the noise (Adam). Defaults to 1e-2.
         flip (float): Probability of a horizontal flip. Defaults to 0.5.
         shift (int): Largest shift in pixels. Defaults to 4.
+
+    Raises:
+        DistillError: If a setting is out of its range.
     """
 
     def __init__(
@@ -45,6 +48,12 @@ class MetaGenerator(GeneratorWrapper):
     ) -> None:
         super().__init__(generator)
         require_positive('model.generator.{}', capacity=capacity, steps=steps)
+        require_augmentation(flip, shift, self.image_size)
+        if isinstance(self.generator, GeneratorWrapper):
+            wrapper = type(self.generator).__name__
+            raise DistillError(
+                f'MetaGenerator must be the innermost wrapper, but has a {wrapper} inside; put the {wrapper} around it'
+            )
         self.steps = steps
         self.generator_lr = generator_lr
         self.noise_lr = noise_lr
@@ -67,10 +76,10 @@ class MetaGenerator(GeneratorWrapper):
         )
         meta_gradients = [torch.zeros_like(p) for p in self.learner.parameters()]
         best, best_images = torch.inf, None
-        for _ in range(self.steps):
+        for step in range(self.steps):
             with optim.optim_context(self):
                 images = fast(learned)
-                value = loss(flip_and_shift(images, noise, self.flip, self.shift))
+                value = loss(flip_and_shift(images, noise, self.flip, self.shift, draw=step))
             if best_images is None or value < best:
                 best, best_images = value.detach(), images.detach()
             inner.zero_grad()
@@ -79,7 +88,13 @@ class MetaGenerator(GeneratorWrapper):
                 if parameter.grad is not None:
                     total += parameter.grad
             inner.step()
-        self.memory.push(best_images, len(best_images))
+        self.memory.push(best_images)
+        self._take_statistics(fast)
         # A loss with just these gradients: the optimizer wrapper accumulates, clips and averages them as any others.
         pairs = zip(self.learner.parameters(), meta_gradients, strict=True)
         optim.update_params(sum((parameter * gradient).sum() for parameter, gradient in pairs))
+
+    def _take_statistics(self, fast: Generator) -> None:
+        """Take over the copy's batch norm statistics. Training does not use them, but pictures of a run do."""
+        for own, learned in zip(self.learner.buffers(), fast.learner.buffers(), strict=True):
+            own.copy_(learned)

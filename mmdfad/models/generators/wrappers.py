@@ -25,7 +25,7 @@ class GeneratorWrapper(Generator):
     """
 
     def __init__(self, generator: dict | Generator) -> None:
-        inner = build_part(generator, 'model.generator.generator')
+        inner = build_part(generator, 'model.generator.generator', Generator)
         super().__init__(inner.noise_dim, inner.image_size, inner.channels)
         self.generator = inner
 
@@ -59,6 +59,7 @@ class AugmentedGenerator(GeneratorWrapper):
 
     def __init__(self, generator: dict | Generator, flip: float = 0.5, shift: int = 4) -> None:
         super().__init__(generator)
+        require_augmentation(flip, shift, self.image_size)
         self.flip = flip
         self.shift = shift
 
@@ -96,7 +97,8 @@ class ReplayGenerator(GeneratorWrapper):
         images = self.generator.sample(noise)
         if len(self.memory) < self.replayed:
             return images
-        return torch.cat([images.float(), self.memory.draw(noise, self.replayed)])
+        replayed = self.memory.draw(noise, self.replayed)
+        return torch.cat([images.type_as(replayed), replayed])  # autocast may have made the new ones bf16
 
     def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
         """See :class:`~mmdfad.models.generators.Generator`."""
@@ -130,7 +132,8 @@ class EMAGenerator(GeneratorWrapper):
                 raise DistillError(f'model.generator.{key} must be between 0 and 1, but found {value!r}')
         self.decay = decay
         self.share = share
-        self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        # Of what learns only: an average of a memory inside would blend its images.
+        self.average = copy.deepcopy(self.learner).requires_grad_(False)
 
     def sample(self, noise: Tensor) -> Tensor:
         """See :class:`~mmdfad.models.generators.Generator`."""
@@ -143,7 +146,7 @@ class EMAGenerator(GeneratorWrapper):
         """See :class:`~mmdfad.models.generators.Generator`."""
         with torch.enable_grad():
             self.generator.update(noise, loss, optim)
-        own = self.generator.state_dict()
+        own = self.learner.state_dict()
         for name, average in self.average.state_dict().items():
             if average.is_floating_point():
                 average.lerp_(own[name], 1 - self.decay)
@@ -151,7 +154,22 @@ class EMAGenerator(GeneratorWrapper):
                 average.copy_(own[name])
 
 
-def flip_and_shift(images: Tensor, noise: Tensor, flip: float, shift: int) -> Tensor:
+def require_augmentation(flip: float, shift: int, image_size: tuple[int, int]) -> None:
+    """Check settings of :func:`flip_and_shift`.
+
+    Raises:
+        DistillError: If one is out of its range.
+    """
+    if not 0 <= flip <= 1:
+        raise DistillError(f'model.generator.flip must be between 0 and 1, but found {flip!r}')
+    if not isinstance(shift, int) or not 0 <= shift < min(image_size):
+        raise DistillError(
+            f'model.generator.shift must be a whole number from 0 to {min(image_size) - 1}, one less than the smaller '
+            f'side of the images, but found {shift!r}'
+        )
+
+
+def flip_and_shift(images: Tensor, noise: Tensor, flip: float, shift: int, draw: int = 0) -> Tensor:
     """Flip and shift images, differentiably.
 
     Args:
@@ -159,13 +177,17 @@ def flip_and_shift(images: Tensor, noise: Tensor, flip: float, shift: int) -> Te
         noise (Tensor): Noise [N, noise_dim], which decides how.
         flip (float): Probability of a horizontal flip.
         shift (int): Largest shift in pixels, in each direction; the border is reflected.
+        draw (int): Other numbers make other flips and shifts of the same noise. Defaults to 0.
+
+    Returns:
+        Tensor: Images [N, C, H, W].
     """
     height, width = images.shape[2:]
-    flipped = uniform(noise, FLIPS).view(-1, 1, 1, 1) < flip
+    flipped = uniform(noise, FLIPS, draw + 1)[:, draw].view(-1, 1, 1, 1) < flip
     images = torch.where(flipped, images.flip(3), images)
     if not shift:
         return images
     padded = F.pad(images, [shift] * 4, mode='reflect')
-    offsets = (uniform(noise, SHIFTS, 2) * (2 * shift + 1)).long().tolist()
+    offsets = (uniform(noise, SHIFTS, 2 * draw + 2)[:, -2:] * (2 * shift + 1)).long().tolist()
     crops = [p[:, y : y + height, x : x + width] for p, (y, x) in zip(padded, offsets, strict=True)]
     return torch.stack(crops)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmdfad.registry import LOGIT_ADAPTERS
 from mmdfad.utils import DistillError
+from mmdfad.utils.model import upcast
 
 
 class LogitModel(nn.Module):
@@ -60,7 +61,7 @@ class LogitModel(nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits, before softmax, in fp32 also under autocast.
+        """Class logits, before softmax, in fp32 also under autocast. A model in fp64 gives them in fp64.
 
         Args:
             images (Tensor): Images [N, C, H, W] in the model's normalised pixel space.
@@ -79,7 +80,7 @@ class LogitModel(nn.Module):
                 f'{describe(self.model)} gives {found} in place of class logits of shape '
                 f'{"[N, K]" if self.ndim == 2 else "[N, K, H, W]"}'
             )
-        return logits.float()
+        return upcast(logits)
 
     @contextmanager
     def _predicting(self) -> Iterator[None]:

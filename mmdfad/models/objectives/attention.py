@@ -11,6 +11,7 @@ from mmdfad.models.pixels import resize_images
 from mmdfad.models.step import Step, Tap
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
+from mmdfad.utils.model import upcast
 
 from .base import Objective
 
@@ -61,7 +62,7 @@ class AttentionTransfer(Objective):
 
     def forward(self, step: Step) -> Tensor:
         """The distance, a scalar."""
-        return sum(_distance(step[teacher].float(), step[student].float()) for teacher, student in self._pairs)
+        return sum(_distance(upcast(step[teacher]), upcast(step[student])) for teacher, student in self._pairs)
 
 
 def find_stages(network: Network) -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmdfad.models.network import Network
 from mmdfad.models.parts import build_part
 from mmdfad.models.step import Step, Tap
-from mmdfad.utils import DistillError
+from mmdfad.utils import DistillError, require_count
 
 LABELS = {True: 'multi-label (a sigmoid for each class)', False: 'single-label (one softmax)'}
 
@@ -24,6 +24,9 @@ class Objective(nn.Module):
         weight (float): Factor of the value in the sum of its phase. Defaults to 1.
         begin (int): Round from which on it counts. Defaults to 0.
 
+    Raises:
+        DistillError: If weight or begin is not a number or is negative.
+
     Attributes:
         name (str): Its name in the log. A value that is not a loss does not have "loss" in its name.
         roles (tuple[str, ...]): Which of ``'teacher'`` and ``'student'`` have to see the images.
@@ -36,6 +39,10 @@ class Objective(nn.Module):
 
     def __init__(self, weight: float = 1.0, begin: int = 0) -> None:
         super().__init__()
+        kind = type(self).__name__
+        if not isinstance(weight, int | float) or not weight >= 0:
+            raise DistillError(f'weight of {kind} must be a number, 0 or more, but found {weight!r}')
+        require_count(f'begin of {kind}', begin)
         self.weight = weight
         self.begin = begin
 
@@ -80,16 +87,19 @@ class Objectives(nn.ModuleList):
         adversarial (bool): Whether discrepancies are maximised.
 
     Raises:
-        DistillError: If it is not a list of objectives.
+        DistillError: If it is not a list of objectives, or the student does not learn from one for imitation.
     """
 
     def __init__(self, cfgs: Sequence[dict], phase: str, adversarial: bool) -> None:
-        if isinstance(cfgs, Mapping) or not isinstance(cfgs, Sequence):
+        if isinstance(cfgs, Mapping | str) or not isinstance(cfgs, Sequence):
             raise DistillError(f'model.{phase} must be a list of objectives, but found {cfgs!r}')
-        super().__init__(build_part(cfg, f'model.{phase}[{i}]') for i, cfg in enumerate(cfgs))
+        super().__init__(build_part(cfg, f'model.{phase}[{i}]', Objective) for i, cfg in enumerate(cfgs))
         for i, objective in enumerate(self):
-            if not isinstance(objective, Objective):
-                raise DistillError(f'model.{phase}[{i}] must be an objective, but is {type(objective).__name__}')
+            if phase == 'imitation' and 'student' not in objective.roles:
+                raise DistillError(
+                    f'model.imitation[{i}]={type(objective).__name__} does not depend on the student, which cannot '
+                    'learn from it; it belongs in model.generation'
+                )
         self.phase = phase
         self.adversarial = adversarial
         self._taps: list[set[Tap]] = [set() for _ in self]

@@ -10,7 +10,7 @@ from mmdfad.models.network import Network
 from mmdfad.models.step import Step, Tap
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
-from mmdfad.utils.model import Shared
+from mmdfad.utils.model import Shared, upcast
 
 from .base import Objective
 
@@ -69,7 +69,7 @@ class BNStatisticsPrior(Objective):
         return terms.sum() if self.distance == 'l2' else terms.mean()
 
     def _term(self, norm: _BatchNorm, inputs: Tensor) -> Tensor:
-        x = inputs.float().transpose(0, 1).flatten(1)  # [C, N * H * W]
+        x = upcast(inputs).transpose(0, 1).flatten(1)  # [C, N * H * W]
         var, mean = torch.var_mean(x, dim=1, correction=0)
         if self.distance == 'l2':
             return (norm.running_var - var).norm() + (norm.running_mean - mean).norm()
@@ -90,7 +90,7 @@ class TotalVariationPrior(Objective):
 
     def forward(self, step: Step) -> Tensor:
         """The difference in normalised units, a scalar."""
-        images = step.images.float()
+        images = upcast(step.images)
         return (images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()) / 2
 
 
@@ -149,7 +149,7 @@ class ActivationPrior(Objective):
 
     def forward(self, step: Step) -> Tensor:
         """The negative mean, a scalar."""
-        return -step[self._tap].float().abs().mean()
+        return -upcast(step[self._tap]).abs().mean()
 
 
 @MODELS.register_module()

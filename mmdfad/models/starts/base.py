@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from mmdfad.models.network import Network
+from mmdfad.utils import require_count
 
 
 class Start:
@@ -12,9 +13,13 @@ class Start:
 
     Args:
         begin (int): Round before which it is applied. Defaults to 0.
+
+    Raises:
+        DistillError: If it is not a whole number, 0 or more.
     """
 
     def __init__(self, begin: int = 0) -> None:
+        require_count(f'begin of {type(self).__name__}', begin)
         self.begin = begin
 
     def check(self, teacher: Network, student: Network) -> None:

@@ -1,0 +1,174 @@
+"""The contract of generators, the two of the DFAD paper, and the baseline without one."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from mmdfad.models import DCGANGenerator, RandomImageGenerator, UpsampleGenerator
+from mmdfad.utils import DistillError
+
+KINDS = [UpsampleGenerator, DCGANGenerator]
+
+
+def noise_of(count: int, noise_dim: int) -> torch.Tensor:
+    return torch.randn(count, noise_dim, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('image_size', [32, (16, 48), (17, 33), (1, 5), (100, 7)])
+@pytest.mark.parametrize('channels', [1, 3, 5])
+def test_any_size_and_channels(kind, image_size, channels):
+    generator = kind(noise_dim=6, image_size=image_size, channels=channels, width=8)
+    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    images = generator(noise_of(3, 6))
+    assert images.shape == (3, channels, height, width)
+    assert images.is_contiguous()
+    images.sum().backward()
+    # After the last batch norm of generator A the sum of a channel is constant. The gradient is zero, but not None.
+    assert all(p.grad is not None for p in generator.parameters())
+
+
+def test_samples_are_images_without_gradients():
+    torch.manual_seed(0)
+    generator = UpsampleGenerator(noise_dim=6, image_size=8, width=8).eval()
+    noise = noise_of(3, 6)
+    images = generator.sample(noise)
+    assert not images.requires_grad
+    assert torch.equal(images, generator(noise))
+    assert generator(noise).requires_grad
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_an_update_is_one_step_of_the_optimizer(kind):
+    torch.manual_seed(0)
+    generator = kind(noise_dim=6, image_size=8, width=8)
+    plain, noise = copy.deepcopy(generator), noise_of(5, 6)
+    seen = []
+
+    def loss(images):
+        seen.append(images)
+        return (images * torch.linspace(0, 1, images.numel()).view_as(images)).square().mean()
+
+    optim = torch.optim.SGD(plain.parameters(), lr=0.1)
+    loss(plain(noise)).backward()
+    optim.step()
+    generator.update(noise, loss, OptimWrapper(torch.optim.SGD(generator.parameters(), lr=0.1)))
+    assert len(seen) == 2
+    assert torch.equal(*seen)
+    for ours, theirs in zip(generator.state_dict().values(), plain.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_generator_learns_if_it_has_something_to_learn():
+    generator = UpsampleGenerator(noise_dim=6, image_size=8, width=8)
+    assert generator.learner is generator
+    assert generator.learns
+    assert not generator.requires_grad_(False).learns
+    assert not RandomImageGenerator(image_size=8).learns
+
+
+def reference_upsample(size):
+    """Generator A, written from the paper."""
+    return nn.Sequential(
+        nn.Linear(20, 128 * (size // 4) ** 2),
+        nn.Unflatten(1, (128, size // 4, size // 4)),
+        nn.BatchNorm2d(128),
+        nn.UpsamplingNearest2d(scale_factor=2),
+        nn.Conv2d(128, 128, 3, 1, 1),
+        nn.BatchNorm2d(128),
+        nn.LeakyReLU(0.2),
+        nn.UpsamplingNearest2d(scale_factor=2),
+        nn.Conv2d(128, 64, 3, 1, 1),
+        nn.BatchNorm2d(64),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(64, 3, 3, 1, 1),
+        nn.Tanh(),
+        nn.BatchNorm2d(3, affine=False),
+    )
+
+
+def reference_dcgan(size):
+    """Generator B, written from the paper."""
+
+    def up(before, after):
+        return [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
+
+    return nn.Sequential(
+        nn.Linear(20, 512 * (size // 16) ** 2),
+        nn.Unflatten(1, (512, size // 16, size // 16)),
+        nn.BatchNorm2d(512),
+        *up(512, 256),
+        *up(256, 128),
+        *up(128, 64),
+        *up(64, 64),
+        nn.Conv2d(64, 3, 3, 1, 1),
+        nn.Tanh(),
+    )
+
+
+@pytest.mark.parametrize(
+    ('kind', 'reference'), [(UpsampleGenerator, reference_upsample), (DCGANGenerator, reference_dcgan)]
+)
+def test_the_papers_architecture(kind, reference):
+    torch.manual_seed(0)
+    generator, expected = kind(noise_dim=20, image_size=32), reference(32)
+    state = dict(zip(expected.state_dict(), generator.state_dict().values(), strict=True))
+    expected.load_state_dict(state)
+    noise = noise_of(4, 20)
+    torch.testing.assert_close(generator(noise), expected(noise), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(generator.eval()(noise), expected.eval()(noise), rtol=1e-4, atol=1e-5)
+
+
+def test_random_images_are_the_noise():
+    generator = RandomImageGenerator(image_size=(2, 3), channels=5)
+    noise = noise_of(4, 30)
+    assert torch.equal(generator(noise), noise.view(4, 5, 2, 3))
+    assert not list(generator.parameters())
+    with pytest.raises(DistillError, match=r'takes noise of shape \[N, 30\]'):
+        generator(noise_of(4, 31))
+
+
+def test_upsample_images_are_standardised():
+    torch.manual_seed(0)
+    images = UpsampleGenerator(noise_dim=10, image_size=32)(noise_of(32, 10))
+    assert images.mean(dim=(0, 2, 3)).abs().max() < 1e-5
+    assert images.std(dim=(0, 2, 3)).sub(1).abs().max() < 1e-2
+
+
+def test_dcgan_initialisation_and_range():
+    torch.manual_seed(0)
+    generator = DCGANGenerator(noise_dim=64, image_size=64, output_scale=2.5)
+    for module in generator.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.1)
+        elif isinstance(module, nn.BatchNorm2d):
+            assert module.weight.mean().item() == pytest.approx(1, abs=0.02)
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.5)
+    with torch.no_grad():
+        generator.decoder[-2].weight.mul_(1000)
+        images = generator(noise_of(8, 64))
+    assert images.abs().max().item() == pytest.approx(2.5, rel=1e-4)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_wrong_noise_is_named(kind):
+    generator = kind(noise_dim=6, image_size=16, width=8)
+    with pytest.raises(DistillError, match=r'\[N, 6\] \(model.generator.noise_dim\).*\[2, 7\] \(train_dataloader'):
+        generator(noise_of(2, 7))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'key'),
+    [
+        (dict(noise_dim=0, image_size=8), 'noise_dim'),
+        (dict(noise_dim=4, image_size=(8, 8, 8)), 'image_size'),
+        (dict(noise_dim=4, image_size=-8), 'image_size'),
+        (dict(noise_dim=4, image_size=8, channels=0), 'channels'),
+    ],
+)
+def test_bad_arguments_are_named(arguments, key):
+    with pytest.raises(DistillError, match=f'model.generator.{key} must be a positive whole number.*but found'):
+        UpsampleGenerator(**arguments)

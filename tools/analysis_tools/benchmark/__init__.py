@@ -1,0 +1,1 @@
+"""Times rounds. ``benchmark_rounds.py`` is its command line."""
