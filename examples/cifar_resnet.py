@@ -1,7 +1,7 @@
 """ResNets of the CIFAR form (arXiv 1512.03385) as plain torch modules: three stages of 16, 32 and 64 channels.
 
-Shortcuts have no parameters (option A): pixels are skipped, and channels padded with zeros on both sides. Names of
-weights are those of https://github.com/akamaster/pytorch_resnet_cifar10.
+Shortcuts have no parameters (option A): they skip pixels and pad channels with zeros on both sides. The weights have
+the names of https://github.com/akamaster/pytorch_resnet_cifar10.
 """
 
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """Two convolutions around which the input passes.
+    """Two convolutions with a shortcut around them.
 
     Args:
         in_channels (int): Channels of the input.
@@ -37,7 +37,7 @@ class CifarResNet(nn.Module):
     """A residual network for images of 32x32.
 
     Args:
-        depth (int): Layers with weights: 6n + 2, as 20, 32, 44, 56.
+        depth (int): Number of layers with weights: 6n + 2, such as 20, 32, 44 or 56.
         num_classes (int): Number of classes. Defaults to 10.
     """
 

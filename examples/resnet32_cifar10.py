@@ -1,4 +1,4 @@
-# The ResNet-32 of cifar_resnet.py, which is no model of OpenMMLab, as the tools need it to distil and test it.
+# A plain torch module, the ResNet-32 of cifar_resnet.py, for the tools: a teacher.
 _base_ = '../configs/_base_/datasets/cifar10_images.py'
 default_scope = 'mmpretrain'
 model = dict(

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from conftest import TINY, TINY_SEG, assert_same_run, assert_same_state, build_model, build_runner, hook_of, keep_hooks
+from conftest import TINY, TINY_SEG, assert_same_run, assert_same_state, build_model, build_runner, hook_of, keep_hooks, run
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -64,7 +64,7 @@ FACTORS = dict(
             activation_checkpointing=dict(teacher=['backbone.layer1', 'backbone.layer3'], student=['backbone.layer2'])
         ),
         inference_bf16=dict(inference_dtype='bfloat16'),
-        compiled=dict(compile={role: dict(backend='eager') for role in ('teacher', 'student', 'generator')}),
+        compiled=dict(compile=dict(teacher=dict(backend='eager'), generator=dict(backend='eager'))),
     ),
     amp=dict(float32='float32', bfloat16='bfloat16'),
     ema=dict(off=[], on=[dict(type='EMAHook', momentum=0.1, update_buffers=True)]),
@@ -86,6 +86,14 @@ FACTORS = dict(
     watching=dict(off=(), on=('health', 'synthetic_images', 'summary', 'preemption')),
 )
 ROWS = pairwise(FACTORS)
+# What an acceleration is when it is off and on. None of them changes results beyond rounding.
+ACCELERATIONS = dict(
+    fold_teacher=dict(off=False, on=True),
+    channels_last=dict(off=False, on=True),
+    optimize_dilated_convs=dict(off=False, on=True),
+    activation_checkpointing=dict(off={}, on=dict(teacher=['backbone.layer1'], student=['backbone.layer3'])),
+    compile=dict(off={}, on={role: dict(backend='eager') for role in ('teacher', 'student')}),
+)
 
 
 def config_of(row: dict[str, str], teachers: dict, work_dir: str) -> Config:
@@ -212,6 +220,27 @@ def test_a_pair_of_options_keeps_the_laws(row, tmp_path, teacher_checkpoints):
     resumed.train()
     assert_same_run(resumed, whole)
     assert_exported(whole)
+
+
+@pytest.mark.parametrize('task', FACTORS['task'])
+def test_accelerations_change_nothing(task, tmp_path, teacher_checkpoints):
+    """Beyond rounding, alone and together."""
+    row = {factor: next(iter(levels)) for factor, levels in FACTORS.items()}
+    row |= dict(task=task, wrappers='both', imitation='kl_attention', generation='kl_bn')
+    cfg = config_of(row, teacher_checkpoints, str(tmp_path))
+    cfg.train_cfg.max_iters = 2
+    cfg.optim_wrapper.generator.optimizer.eps = 1e-4  # Adam makes whole steps of rounding where a gradient is tiny
+    first = values_of(build_runner(cfg).model.student)
+    plain = run(cfg).model.student
+    changes = [(value - first[name]).abs().max() for name, value in values_of(plain).items()]
+    assert max(changes) > 0.01
+    for names in pairwise(ACCELERATIONS):
+        torch.compiler.reset()
+        settings = {key: ACCELERATIONS[key][name] for key, name in names.items()}
+        accelerated = run(cfg, default_hooks__acceleration=settings).model.student.state_dict()
+        for key, value in plain.state_dict().items():
+            message = partial('{}, {}: {}'.format, names, key)
+            torch.testing.assert_close(accelerated[key], value, rtol=2e-5, atol=1e-5, msg=message)
 
 
 def test_all_pairs_are_covered():

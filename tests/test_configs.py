@@ -9,9 +9,10 @@ import torch
 from conftest import ROOT, build_runner, write_camvid
 from mmengine.config import Config
 from mmengine.fileio import load
-from mmengine.registry import DATASETS, METRICS, TRANSFORMS
+from mmengine.registry import DATASETS, METRICS, TRANSFORMS, DefaultScope
 from mmengine.runner import Runner
 
+from mmdfad.models.build import build_model, plain_config
 from mmdfad.registry import MODELS
 from mmdfad.utils.config import innermost_dataset, read_config
 
@@ -123,12 +124,12 @@ def test_paper_settings(name):
     assert 'start' not in cfg.model
 
 
-def test_the_loop_defaults_to_the_papers_phases():
+def test_the_loop_defaults_to_the_papers_phases(tmp_path):
     cfg = prepare_one_round(Config.fromfile(CONFIGS / LENET))
     for key in EVALUATION:
         cfg[key] = None
     del cfg.train_cfg['phases']
-    runner = build_runner(cfg, work_dir='unused')
+    runner = build_runner(cfg, work_dir=str(tmp_path))
     assert [(phase.name, phase.steps, phase.begin) for phase in runner.train_loop.phases] == [
         ('imitation', 5, 0),
         ('generation', 1, 0),
@@ -412,6 +413,23 @@ def test_pure_python_config_of_a_teacher(pure_configs, tmp_path):
     assert distiller.student.cfg.model.head.type == 'mmpretrain.models.LinearClsHead'
 
 
+def test_class_of_a_module_of_ones_own(tmp_path, monkeypatch):
+    """The first part of its full name is not a scope. Types inside it are looked up in the default scope."""
+    (tmp_path / 'my_networks.py').write_text(
+        'from mmpretrain.models import ImageClassifier\n\n\nclass MyClassifier(ImageClassifier):\n    pass\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from my_networks import MyClassifier
+
+    model = Config.fromfile(ROOT / 'tests/data/tiny.py').model.student
+    for kind in ('my_networks.MyClassifier', MyClassifier):
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            plain = plain_config(dict(model, type=kind), 'student')
+        assert plain.default_scope == 'mmpretrain'
+        assert plain.model.type == 'my_networks.MyClassifier'
+        assert type(build_model(plain, 'student')) is MyClassifier
+
+
 def test_both_kinds_of_inheritance_do_not_mix(tmp_path):
     """mmengine's rule: a pure-Python config cannot inherit from one with ``_base_``. Its error says so."""
     (tmp_path / 'configs').symlink_to(CONFIGS)
@@ -455,8 +473,10 @@ def test_metafiles_are_complete(folder):
         assert metadata['Training Data']
         assert metadata['Teacher']['Config'] == teacher.cfg_path.rpartition('/../')[2]
         assert metadata['Teacher']['Weights'] == teacher.checkpoint
-        # A URL can be fetched. Another file needs the commands that make it.
-        assert metadata['Teacher'].get('Command') == teacher.get('train_command')
+        # A URL can be fetched. Another file needs the command that makes it. The config may also prepare the data.
+        command, commands = metadata['Teacher'].get('Command'), teacher.get('train_command')
+        assert (command is None) == (commands is None)
+        assert command is None or commands.endswith(command)
         assert isinstance(metadata['Seeds'], list)
         for result in model.get('Results', []):
             assert metadata['Seeds']

@@ -1,9 +1,10 @@
 """The documentation: its examples run, its links and commands exist, and it lists what is shipped."""
 
+import io
 import re
+import runpy
 import shlex
-import subprocess
-import sys
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 
@@ -23,8 +24,6 @@ from mmdfad.utils.state_dict import select_weights
 DOCS = sorted((ROOT / 'docs').glob('*.md'))
 PAGES = [ROOT / 'README.md', *DOCS, *sorted((ROOT / 'configs').glob('*/README.md'))]
 PARTS = ('my_objective.py', 'my_generator.py', 'my_start.py')
-# Names that stand for the reader's own files.
-OWN = re.compile(r'(^|/)my_|^CONFIG$')
 
 
 def by_path(page: Path) -> str:
@@ -147,7 +146,8 @@ def test_relative_links_exist(page):
     assert not [target for target in relative if not (page.parent / target).exists()]
 
 
-@pytest.mark.parametrize('page', PAGES, ids=by_path)
+# The page about mmpretrain's and mmseg's configs names their files.
+@pytest.mark.parametrize('page', [page for page in PAGES if page.stem != 'zoo_coverage'], ids=by_path)
 def test_named_paths_exist(page):
     text = re.sub(r'https?://\S+', '', page.read_text())
     roots = 'configs|docs|examples|mmdfad|requirements|tests|tools'
@@ -181,10 +181,19 @@ def commands() -> list[list[str]]:
 
 
 @cache
-def flags(tool: str) -> frozenset[str]:
-    """The flags in a tool's help."""
-    result = subprocess.run([sys.executable, ROOT / tool, '--help'], capture_output=True, text=True, check=True)
-    return frozenset(re.findall(r'--[a-z][\w-]*', result.stdout))
+def help_of(tool: str) -> str:
+    """The help that a tool prints."""
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output):
+        patch.setattr('sys.argv', [tool, '--help'])
+        patch.syspath_prepend((ROOT / tool).parent)
+        with pytest.raises(SystemExit, match=r'^0$'):
+            runpy.run_path(str(ROOT / tool), run_name='__main__')
+    return output.getvalue()
+
+
+def flags(tool: str) -> set[str]:
+    return set(re.findall(r'--[a-z][\w-]*', help_of(tool)))
 
 
 def test_commands_have_known_flags_and_configs():
@@ -203,13 +212,7 @@ def test_benchmark_pairs_exist():
     page = (ROOT / 'docs/performance.md').read_text()
     table = page[page.index('| `--pair` | models |') :].partition('\n\n')[0]
     named = re.findall(r'^\| `(\w+)` \|', table, re.MULTILINE)
-    help_text = subprocess.run(
-        [sys.executable, ROOT / 'tools/analysis_tools/benchmark_rounds.py', '--help'],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    choices = re.search(r'--pair \{([\w,]+)\}', help_text)[1].split(',')
+    choices = re.search(r'--pair \{([\w,]+)\}', help_of('tools/analysis_tools/benchmark_rounds.py'))[1].split(',')
     assert sorted(named) == sorted(choices)
 
 

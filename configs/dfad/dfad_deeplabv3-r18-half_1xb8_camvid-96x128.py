@@ -1,4 +1,4 @@
-# DeepLabV3-R18 to one of half the width (a quarter of the multiply-adds) on CamVid at 240x180, for two CPU cores.
+# For two CPU cores: DeepLabV3-R18 to half its width, a quarter of the multiply-adds, on CamVid at 240x180.
 _base_ = [
     '../_base_/datasets/camvid_small.py',
     '../_base_/generators/dcgan_128.py',

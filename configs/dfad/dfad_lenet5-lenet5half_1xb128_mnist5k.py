@@ -1,6 +1,6 @@
-# The demo: LeNet-5 to a LeNet-5 of half the width on MNIST, in minutes on a CPU. No real image is used in training.
-# The schedule differs from the paper's: more imitation steps in a round, a slower generator, clipped student gradients
-# and cosine decay for both. With it the last student is as good as the best one.
+# The demo: LeNet-5 to half its width on MNIST, in minutes on a CPU. Training uses no real image.
+# The schedule is not the paper's: more imitation steps in a round, a slower generator, clipped student gradients and
+# cosine decay for both. With this schedule, the last student is as good as the best one.
 _base_ = [
     '../_base_/datasets/mnist5k.py',
     '../_base_/generators/upsample_32.py',

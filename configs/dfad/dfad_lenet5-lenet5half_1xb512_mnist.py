@@ -1,4 +1,4 @@
-# DFAD, table 1: LeNet-5 to a LeNet-5 of half the width on MNIST.
+# DFAD, table 1: LeNet-5 to half its width on MNIST.
 _base_ = [
     '../_base_/datasets/mnist.py',
     '../_base_/generators/upsample_32.py',

@@ -1,4 +1,4 @@
-# ResNet-32 to ResNet-20 in the narrow CIFAR form: plain torch modules from outside OpenMMLab.
+# ResNet-32 to ResNet-20 in the narrow CIFAR form. Both are plain torch modules from outside OpenMMLab.
 _base_ = [
     '../_base_/datasets/cifar10_images.py',
     '../_base_/generators/upsample_32.py',

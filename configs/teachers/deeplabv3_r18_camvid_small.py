@@ -1,7 +1,7 @@
-# A small DeepLabV3 for CamVid at 240x180, which two CPU cores can train.
+# A teacher for two CPU cores: a small DeepLabV3 for CamVid at 240x180.
 _base_ = 'deeplabv3_r50_camvid.py'
 data_preprocessor = dict(size=(144, 192))
-# One over the square root of each class's share of the training labels, for poles and signs are rare.
+# 1 / sqrt(share of the training labels) for each class, because poles and signs are rare.
 class_weight = [0.87, 0.75, 3.63, 0.64, 1.70, 1.15, 3.32, 3.39, 1.49, 4.50, 6.66]
 model = dict(
     pretrained=None,

@@ -1,11 +1,11 @@
-# A plain mmseg teacher for DFAD's CamVid experiment, by the paper's protocol: resized to 256, crops of 128, 200 epochs.
+# A plain mmseg teacher for DFAD on CamVid, trained as in the paper: height 256, crops of 128x128, 200 epochs.
 _base_ = [
     'mmseg::_base_/models/deeplabv3_r50-d8.py',
     'mmseg::_base_/default_runtime.py',
     '../_base_/datasets/camvid.py',
 ]
 custom_imports = dict(imports=['mmdfad'], allow_failed_imports=False)
-# Pixels in [-1, 1], as generator B makes them.
+# Pixels in [-1, 1], the range of generator B.
 data_preprocessor = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5], size=(128, 128))
 model = dict(
     data_preprocessor=data_preprocessor,

@@ -1,4 +1,4 @@
-# As deeplabv3_r50_camvid.py, for NYUv2 with 13 classes.
+# The same as deeplabv3_r50_camvid.py, for NYUv2 with 13 classes.
 _base_ = 'deeplabv3_r50_camvid.py'
 model = dict(decode_head=dict(num_classes=13), auxiliary_head=dict(num_classes=13))
 dataset = dict(type='mmdfad.NYUv2Dataset', data_root='data/nyuv2')

@@ -1,4 +1,4 @@
-# A plain mmpretrain LeNet-5, trained on the 4,000 digits of Mnist5k in a few seconds.
+# A plain mmpretrain teacher for the demo: LeNet-5, trained on the 4,000 training digits of Mnist5k.
 _base_ = 'mmpretrain::lenet/lenet5_mnist.py'
 custom_imports = dict(imports=['mmdfad'], allow_failed_imports=False)
 

@@ -1,4 +1,4 @@
-# A plain mmpretrain teacher for DFAD's Caltech-101 experiment: pixels in [-1, 1], as generator B makes them.
+# A plain mmpretrain teacher for DFAD on Caltech-101. Its pixels are in [-1, 1], the range of generator B.
 _base_ = ['mmpretrain::_base_/models/resnet34.py', 'mmpretrain::_base_/default_runtime.py']
 model = dict(head=dict(num_classes=102, topk=(1, 5)))
 data_preprocessor = dict(num_classes=102, mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5], to_rgb=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MethodType
 
 import torch
 from mmengine.dist import all_reduce_params, get_world_size
@@ -80,11 +81,12 @@ def _average_gradients(optim_wrapper: OptimWrapper) -> None:
     """
     step = optim_wrapper.step
 
-    def averaged_step(**kwargs) -> None:
-        all_reduce_params([*pending_gradients(optim_wrapper).values()], op='mean')
+    def averaged_step(wrapper: OptimWrapper, **kwargs) -> None:
+        all_reduce_params([*pending_gradients(wrapper).values()], op='mean')
         step(**kwargs)
 
-    optim_wrapper.step = averaged_step
+    # mmengine's schedulers count the calls of a method, and do not take a plain function.
+    optim_wrapper.step = MethodType(averaged_step, optim_wrapper)
 
 
 def pending_gradients(optim_wrapper: OptimWrapper) -> dict[int, Tensor]:

@@ -1,4 +1,4 @@
-"""One model's normalised pixels to another's, and to colours a person can look at."""
+"""From one model's normalised pixels to another's, and to viewable colours."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from mmdfad.utils import DistillError
 
 @dataclass(frozen=True)
 class PixelSpace:
-    """What a data preprocessor does to a loaded image in [0, 255].
+    """How a data preprocessor normalises a loaded image in [0, 255].
 
     Attributes:
-        mean (Tensor): Per channel [C], or [1] for all, in units of 0..255, after the channel flip. float64.
-        std (Tensor): Likewise.
+        mean (Tensor): Mean of each channel [C], or [1] for all, in units of 0..255, after the channel flip. float64.
+        std (Tensor): Standard deviation, likewise.
         flips (bool): Whether the preprocessor reverses the order of the three colour channels.
     """
 
@@ -25,7 +25,7 @@ class PixelSpace:
 
     @classmethod
     def of(cls, model: nn.Module) -> 'PixelSpace':
-        """Read the pixel space off a model's own data preprocessor.
+        """Read the pixel space of a model's own data preprocessor.
 
         Args:
             model (nn.Module): An OpenMMLab model.
@@ -33,14 +33,14 @@ class PixelSpace:
         preprocessor = getattr(model, 'data_preprocessor', None)
         mean = getattr(preprocessor, 'mean', torch.zeros(1))
         std = getattr(preprocessor, 'std', torch.ones(1))
-        # mmpretrain says `to_rgb`; mmengine and mmseg fold both directions into `_channel_conversion`.
+        # mmpretrain has `to_rgb`. mmengine and mmseg have `_channel_conversion` for both directions.
         flips = getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False)
         return cls(mean.detach().cpu().double().flatten(), std.detach().cpu().double().flatten(), bool(flips))
 
     def to_rgb(self, images: Tensor) -> Tensor:
         """Undo the normalisation.
 
-        Images of a preprocessor that keeps the loaded channel order are taken to be RGB: nothing says what they are.
+        If the preprocessor keeps the loaded channel order, the images are taken to be RGB.
 
         Args:
             images (Tensor): Normalised images [N, C, H, W].
@@ -61,8 +61,8 @@ class PixelSpace:
 class PixelMap(nn.Module):
     """Maps the teacher's normalised images to the student's, exactly and differentiably.
 
-    Where the two spaces are the same the images pass untouched, as they do where the size is. Its buffers are in no
-    state dict.
+    If the spaces are the same, the pixels do not change. If the sizes are the same, there is no resizing. Its buffers
+    are not in the state dict.
 
     Args:
         source (PixelSpace): The space of the input.
@@ -105,7 +105,7 @@ class PixelMap(nn.Module):
 
 
 def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize images [N, C, H, W] bilinearly, without aliasing where they shrink; nothing is done where none is due."""
+    """Resize images [N, C, H, W] bilinearly, with antialiasing if they shrink. Images of that size do not change."""
     if tuple(images.shape[2:]) == tuple(size):
         return images
     shrinks = any(new < old for new, old in zip(size, images.shape[2:], strict=True))

@@ -1,4 +1,4 @@
-"""Classifiers that no OpenMMLab package has: torchvision's, timm's, or your own."""
+"""Classifiers from outside OpenMMLab: torchvision's, timm's, or your own."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -22,22 +22,22 @@ __all__ = ['TorchClassifier']
 
 @MODELS.register_module()
 class TorchClassifier(BaseModel):
-    """Any module from images to class logits, as a classifier of OpenMMLab.
+    """Wraps any torch module that turns images into class logits as a classifier of OpenMMLab.
 
-    Its predictions are what mmpretrain's metrics and inferencers take; mmpretrain itself is not needed. Its state dict
-    is that of the plain module, so that checkpoints load both ways.
+    mmpretrain's metrics and inferencers take its predictions. mmpretrain itself need not be installed. Its state dict
+    is that of the plain module, so checkpoints load both ways.
 
     Args:
-        factory (str): What makes the module: ``'torchvision.models:resnet18'``, or a file in place of the module, as
-            in ``'my/nets.py:resnet32'``.
+        factory (str): The callable that makes the module: ``'torchvision.models:resnet18'``, or one in a file:
+            ``'my/nets.py:resnet32'``.
         kwargs (dict, optional): Its arguments.
-        data_preprocessor (dict, optional): ``mean`` and ``std`` of the images, in units of 0..255, and ``to_rgb``: True
-            for models of RGB images, as OpenMMLab loads BGR. Or one with a ``type`` of another package. Defaults to
-            images as they are loaded.
-        init_cfg (dict, optional): How to initialise the weights. Defaults to what the factory does.
+        data_preprocessor (dict, optional): ``mean`` and ``std`` of the images, in units of 0..255, and ``to_rgb``.
+            OpenMMLab loads BGR images, so models of RGB images need ``to_rgb=True``. You can also give a preprocessor
+            with the ``type`` of another package. Defaults to images as they are loaded.
+        init_cfg (dict, optional): How to initialise the weights. Defaults to the weights that the factory gives.
 
     Raises:
-        DistillError: If the factory is not found, or gives no module.
+        DistillError: If the factory is not found, or does not make a module.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class TorchClassifier(BaseModel):
             mode (str): ``'tensor'``, ``'loss'`` or ``'predict'``.
 
         Returns:
-            Tensor | dict[str, Tensor] | list[BaseDataElement]: Logits [N, K]; ``loss``, the cross-entropy; or the
-            samples with ``pred_score`` [K] and ``pred_label`` [1].
+            Tensor | dict[str, Tensor] | list[BaseDataElement]: By mode: logits [N, K]; the cross-entropy as ``loss``;
+            or the samples with ``pred_score`` [K] and ``pred_label`` [1].
         """
         logits = self.model(inputs)
         if mode == 'tensor':
@@ -85,7 +85,7 @@ class TorchClassifier(BaseModel):
 
 
 def _find(factory: str) -> Any:
-    """The callable that ``module:name`` or ``file.py:name`` stands for."""
+    """Import the callable of ``module:name`` or ``file.py:name``."""
     where, colon, name = factory.rpartition(':')
     if not colon:
         raise DistillError(f"factory must be 'package.module:callable' or 'file.py:callable', but found {factory!r}")
@@ -104,6 +104,6 @@ def _run_file(path: str) -> ModuleType:
 
 
 def _add_prefix(state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Add ``model.`` to the names of a state dict that is to be loaded."""
+    """Add ``model.`` to the names of a state dict before it is loaded."""
     for key in [key for key in state_dict if key.startswith(prefix)]:
         state_dict[f'{prefix}model.{key.removeprefix(prefix)}'] = state_dict.pop(key)

@@ -22,7 +22,9 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmdfad.datasets import NoiseDataset
+from mmdfad.models.generators import Generator
 from mmdfad.registry import DATASETS
+from mmdfad.utils.model import evaluating
 
 NORM = nn.modules.batchnorm._BatchNorm
 TOLERANCE = 1e-9
@@ -102,11 +104,27 @@ def prepare(cfg: Config) -> tuple[Runner, Plain]:
     """Build a runner, and copy what it starts with."""
     runner = build_runner(cfg)
     distiller = runner.model.double()
+    for network in (distiller.teacher, distiller.student):
+        diversify(network.model, distiller.generator)
     networks = distiller.teacher.model, distiller.student.model, distiller.generator.learner
     teacher, student, generator = (without_hooks(copy.deepcopy(network)) for network in networks)
     assert all(has_norms(network) for network in (teacher, student, generator))
     noise = noise_of(DoubleNoise(distiller.generator.noise_dim, runner.seed), cfg.train_dataloader.batch_size)
     return runner, Plain(teacher.eval(), student.train(), generator.train(), distiller.student.pixels, noise)
+
+
+@torch.no_grad()
+def diversify(model: nn.Module, generator: Generator) -> None:
+    """Let a model that is not trained give different labels to different images."""
+    torch.manual_seed(1)
+    images = torch.randn(32, generator.channels, *generator.image_size, dtype=torch.float64)
+    classifier = model.head.fc if hasattr(model, 'head') else model.decode_head.conv_seg
+    nn.init.normal_(classifier.weight, 0, 0.5)
+    with evaluating(model):
+        logits = logits_of(model, images).transpose(0, 1).flatten(1)  # [K, N * H * W]
+    std, mean = torch.std_mean(logits, dim=1)
+    classifier.weight.div_(std.view(-1, *[1] * (classifier.weight.ndim - 1)))
+    classifier.bias.sub_(mean).div_(std)
 
 
 def without_hooks(model: nn.Module) -> nn.Module:

@@ -52,7 +52,6 @@ def fastdfkd(plain: Plain, rounds=ROUNDS):
             if i >= BEGIN - 1:
                 own = plain.study(augmented)
                 agreed = (own.max(1)[1] == logits.max(1)[1]).to(own)
-                print('AGREED', i, step, agreed.sum().item())
                 loss = loss - 1.33 * (divergence(own, logits) * agreed).mean()
             if best is None or loss.item() < best[0]:
                 best = loss.item(), images.detach()

@@ -6,8 +6,8 @@ from harness import ROUNDS, Plain, assert_as_rendered, cosine, prepare, set_lr, 
 
 CONFIG = 'zskt/zskt_resnet34-resnet18_1xb128_cifar10.py'
 CLASSES = 10
-# The gradients of the small generator have norms far below the 5 of the config.
-CLIP_GENERATOR = 1e-3
+# In place of the config's 5: the norm of the small generator's gradients is above it in one round, below in two.
+CLIP_GENERATOR = 12
 
 
 def attention(features):

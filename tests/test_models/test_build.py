@@ -1,3 +1,5 @@
+"""From configs and checkpoints to teachers and students."""
+
 import pytest
 import torch
 from conftest import TINY, assert_same_state, save_teacher
@@ -155,8 +157,8 @@ def test_a_checkpoint_with_another_head(tmp_path):
     torch.save(dict(state_dict=state), tmp_path / 'x.pth')
     fails(
         dict(inline(), checkpoint=str(tmp_path / 'x.pth')),
-        r'(?s)head.fc.weight \(model \[5, 64\], checkpoint \[9, 64\]\).*Everything else fits, so the checkpoint has another head.*'
-        r"model.teacher.cfg_options=\{'model.head.num_classes'",
+        r'(?s)head.fc.weight \(model \[5, 64\], checkpoint \[9, 64\]\).*Everything else fits, so the '
+        r"checkpoint has another head.*model.teacher.cfg_options=\{'model.head.num_classes'",
     )
 
 
@@ -196,7 +198,7 @@ def test_bad_sizes(size):
             dict(_scope_='mmseg', type='EncoderDecoder', decode_head=dict(type='MaskFormerHead')),
             'MaskFormerHead needs mmdet, .*pip install onedl-mmdetection',
         ),
-        ('mmdet', dict(neck=dict(type='mmdet.FPN')), 'mmdet.FPN is of the package mmdet, which is not installed'),
+        ('mmdet', dict(neck=dict(type='mmdet.FPN')), 'mmdet.FPN needs the package mmdet, which is not installed'),
         ('mmdet', dict(type='mmdet.FasterRCNN'), 'its scope is mmdet, but no such package is installed. Classifiers'),
     ],
 )
@@ -236,7 +238,7 @@ def test_configs_of_a_package_are_read_without_its_metafiles(monkeypatch):
 
 
 def test_checkpoints_of_models_that_drop_names_while_they_load(tmp_path):
-    """mmpretrain's SwinV2 computes its tables of coordinates itself. It cannot even load its own state dict strictly."""
+    """mmpretrain's SwinV2 computes its coordinate tables itself, and cannot strictly load its own state dict."""
     arch = dict(embed_dims=8, depths=[1], num_heads=[1], extra_norm_every_n_blocks=0)
     backbone = dict(type='SwinTransformerV2', arch=arch, img_size=32)
     cfg = dict(

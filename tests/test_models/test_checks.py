@@ -143,5 +143,3 @@ def test_self_supervised_models_are_refused(tiny_cfg):
         model__teacher=selfsup,
         model__allow_random_teacher=True,
     )
-
-

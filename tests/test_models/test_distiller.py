@@ -327,9 +327,7 @@ def test_a_student_of_another_size(tiny_cfg, size):
     distiller, optim = build_distiller(tiny_cfg, model__student__image_size=size)
     images = distiller.generator(noise_for(4))
     seen = []
-    handle = distiller.student.logits.register_forward_pre_hook(
-        lambda module, inputs: seen.append(inputs[0].shape[2:])
-    )
+    handle = distiller.student.logits.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[2:]))
     logits = distiller.student(images).logits
     handle.remove()
     assert seen == [size]

@@ -1,4 +1,4 @@
-"""Law 6: many ranks are one."""
+"""Law 6: many ranks compute what one computes."""
 
 import pytest
 import torch
@@ -36,12 +36,13 @@ class TeacherShare(Hook):
 
 
 @pytest.mark.parametrize('world_size', [2, 4])
-def test_ranks_of_a_part_of_the_batch_are_one_of_the_whole(tiny_cfg, tmp_path, world_size):
+def test_ranks_of_a_part_of_the_batch_compute_what_one_rank_does(tiny_cfg, tmp_path, world_size):
     tiny_cfg.custom_hooks = [dict(type='mmdfad.FreezeNorms')]
-    tiny_cfg.train_cfg = dict(type='mmdfad.AdversarialDistillLoop', max_iters=4, imitation_steps=4)
+    phases = [dict(name='imitation', steps=4), dict(name='generation', steps=1)]
+    tiny_cfg.train_cfg = dict(type='mmdfad.AdversarialDistillLoop', max_iters=4, phases=phases)
     tiny_cfg.optim_wrapper.student.update(accumulative_counts=2, clip_grad=dict(max_norm=1.0))
-    tiny_cfg.auto_scale_lr = dict(enable=True, base_batch_size=8)  # which is the batch of all ranks
-    # How a convolution rounds depends on the batch, of which Adam makes whole steps where a gradient is next to zero.
+    tiny_cfg.auto_scale_lr = dict(enable=True, base_batch_size=8)  # the batch of all ranks
+    # How a convolution rounds depends on the batch, and Adam takes a whole step also where a gradient is next to zero.
     tiny_cfg.optim_wrapper.generator.optimizer.eps = 1e-4
     tiny_cfg.custom_imports.imports.append('test_distributed')
     states = {}
@@ -55,16 +56,16 @@ def test_ranks_of_a_part_of_the_batch_are_one_of_the_whole(tiny_cfg, tmp_path, w
     initial = build_runner(tiny_cfg).model.state_dict()
     for key, value in whole.items():
         torch.testing.assert_close(parts[key], value, rtol=0, atol=1e-5, msg=lambda m, k=key: f'{k}: {m}')
-    assert not torch.equal(whole['student.model.backbone.conv1.weight'], initial['student.model.backbone.conv1.weight'])
-    assert not torch.equal(whole['generator.project.weight'], initial['generator.project.weight'])
+    for key in ('student.logits.model.backbone.conv1.weight', 'generator.project.weight'):
+        assert not torch.equal(whole[key], initial[key])
 
 
-def test_two_ranks_stay_alike_and_resume_exactly(eventful_cfg, tmp_path):
+def test_two_ranks_stay_the_same_and_resume_exactly(eventful_cfg, tmp_path):
     cfg = eventful_cfg
     cfg.work_dir = str(tmp_path / 'whole')
     whole = train(cfg, 2)
     assert_same_state(whole[0], whole[1])
-    assert int(whole[0]['model']['replay.pushed']) == 6 * 3  # as many as one rank would keep
+    assert int(whole[0]['model']['generator.generator.memory.pushed']) == 6 * 3  # as many as one rank would keep
 
     cfg.work_dir = str(tmp_path / 'parts')
     cfg.train_cfg.max_iters = 4
@@ -73,19 +74,19 @@ def test_two_ranks_stay_alike_and_resume_exactly(eventful_cfg, tmp_path):
     for rank, state in enumerate(train(cfg, 2)):
         assert_same_state(state, whole[rank])
 
-    # ... and on one rank
+    # One rank can continue, too.
     cfg.train_cfg.max_iters = 7
     cfg.train_dataloader.batch_size = 6
     train(cfg, 1)
     log = ''.join(path.read_text() for path in (tmp_path / 'parts').glob('*/*.log'))
-    assert 'Resuming with 1 rank(s) of batch 6 what ran with 2 of batch 4' in log
-    assert 'a step sees 6 images in place of 8; the noise goes on at another place' in log
+    assert 'Resuming with 1 rank(s) of batch 6 a run that had 2 of batch 4' in log
+    assert 'a step sees 6 images instead of 8; the noise continues at another place' in log
     assert 'learning rates stay those of the checkpoint' in log
     assert log.count('Resuming with') == 1
 
 
-def test_wrapper_trains_only_what_it_should(tiny_cfg, tmp_path):
-    """In one process that is a group of one."""
+def test_the_wrapper_trains_what_the_bare_distiller_does(tiny_cfg, tmp_path):
+    """In a group of one process."""
     torch.distributed.init_process_group('gloo', f'file://{tmp_path}/meeting', rank=0, world_size=1)
     try:
         runner = build_runner(tiny_cfg, launcher='pytorch', train_cfg__max_iters=2)
@@ -93,8 +94,6 @@ def test_wrapper_trains_only_what_it_should(tiny_cfg, tmp_path):
         bare = build_runner(tiny_cfg, work_dir=str(tmp_path / 'bare'), train_cfg__max_iters=2)
         names = [name for name, _ in runner.model.named_parameters()]
         assert names == [f'module.{name}' for name, _ in bare.model.named_parameters()]  # no teacher, nothing twice
-        assert [*runner.model._parallel] == ['student', 'generator']
-        assert not any(p.find_unused_parameters for p in runner.model._parallel.values())
         runner.train()
         bare.train()
         assert_same_state(runner.model.module.state_dict(), bare.model.state_dict())
@@ -114,15 +113,18 @@ def test_synchronised_norms_are_reverted_on_cpus(tiny_cfg, tmp_path):
 
 
 @both_tasks
-def test_teacher_split_over_two_ranks_teaches_the_same(tiny_cfg, tmp_path):
+def test_a_teacher_split_over_two_ranks_teaches_the_same(tiny_cfg, tmp_path):
     tiny_cfg.train_cfg.max_iters = 2
-    tiny_cfg.custom_hooks[1].interval = 1  # TrainingHealthHook; the others look after the last round
-    hooks, states = tiny_cfg.custom_hooks, {}
+    tiny_cfg.default_hooks.health.interval = 1  # the other hooks look after the last round
+    # A part that is split is not folded.
+    tiny_cfg.default_hooks.acceleration.fold_teacher = False
+    tiny_cfg.model.generation = [dict(type='mmdfad.L1Discrepancy'), dict(type='mmdfad.BNStatisticsPrior', weight=0.1)]
+    tiny_cfg.custom_imports.imports.append('test_distributed')
+    states = {}
     for shard in (False, True):
         tiny_cfg.work_dir = str(tmp_path / str(shard))
-        tiny_cfg.model.update(shard_teacher=shard, fold_teacher=False)  # what is split is not folded
-        tiny_cfg.custom_hooks = [*hooks, dict(type='mmdfad.TeacherShare', whole=not shard)]
-        tiny_cfg.custom_imports.imports.append('test_distributed')
+        tiny_cfg.model.teacher.shard = shard
+        tiny_cfg.custom_hooks = [dict(type='mmdfad.TeacherShare', whole=not shard)]
         states[shard] = train(tiny_cfg, 2)[0]['model']
     for key, value in states[False].items():
         torch.testing.assert_close(states[True][key], value, rtol=0, atol=1e-6, msg=lambda m, k=key: f'{k}: {m}')

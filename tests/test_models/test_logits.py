@@ -1,3 +1,5 @@
+"""Class logits of any classifier and segmentor, or the reason why there are none."""
+
 import warnings
 
 import pytest
@@ -67,7 +69,7 @@ CLASSIFIERS = {
         (3, 32, 32),
         False,
     ),
-    'levit': (  # mmpretrain takes no smaller one: its check of custom architectures asks for other keys than it uses
+    'levit': (  # the smallest: mmpretrain checks custom architectures for other keys than it uses
         classifier(
             dict(type='LeViT', arch='128s', img_size=64), dict(type='LeViTClsHead', num_classes=5, in_channels=384), GAP
         ),
@@ -135,7 +137,7 @@ BINARY = segmentor(head('FCNHead', num_convs=1, num_classes=2, out_channels=1, t
 
 
 def make(cfg, scope='mmpretrain'):
-    """A model with weights that tell its inputs apart."""
+    """A model with weights that give different inputs different logits."""
     torch.manual_seed(0)
     model = build_model(cfg, scope)
     for name, p in model.named_parameters():
@@ -153,7 +155,7 @@ def tiny(**changes):
 
 
 @pytest.mark.parametrize('name', CLASSIFIERS)
-def test_logits_of_classifiers_are_those_that_they_predict_from(name):
+def test_logits_of_classifiers_give_their_predictions(name):
     cfg, shape, multi_label = CLASSIFIERS[name]
     model = make(cfg).eval()
     images = torch.randn(3, *shape)
@@ -171,7 +173,7 @@ METAS = [dict(ori_shape=(64, 32), img_shape=(64, 32), pad_shape=(64, 32), paddin
 
 
 @pytest.mark.parametrize('name', SEGMENTORS)
-def test_logits_of_segmentors_are_those_that_they_infer(name):
+def test_logits_of_segmentors_are_those_of_their_inference(name):
     model = make(SEGMENTORS[name], 'mmseg').eval()
     images = torch.randn(2, 3, 64, 32)
     with torch.no_grad():
@@ -184,7 +186,7 @@ def test_logits_of_segmentors_are_those_that_they_infer(name):
 
 @pytest.mark.parametrize('name', [*CLASSIFIERS, *SEGMENTORS, 'segnext', 'binary'])
 def test_train_mode(name):
-    """Logits of the same form, gradients to the images and to every weight that has a part in them, no warnings."""
+    """Logits have the same form, images and all used weights get gradients, and nothing warns."""
     if name in CLASSIFIERS:
         cfg, shape, _ = CLASSIFIERS[name]
         model = make(cfg)
@@ -210,8 +212,8 @@ def test_train_mode(name):
     )
 
 
-def test_batch_norm_and_dropout_stay_in_train_mode_where_a_head_predicts():
-    """PIDNet's main branch, of the modules' own train-mode statistics."""
+def test_batch_norm_and_dropout_of_eval_modules_stay_in_train_mode():
+    """PIDNet's main branch is computed with batch statistics."""
     model = make(SEGMENTORS['pidnet'], 'mmseg').train()
     images = torch.randn(2, 3, 64, 32)
     expected = F.interpolate(model._forward(images)[1], (64, 32), mode='bilinear')  # (p, i, d) in train mode
@@ -240,7 +242,7 @@ def test_the_one_task_of_a_multi_task_head():
 
 
 def test_one_image():
-    """mmpretrain's LeNet squeezes it."""
+    """mmpretrain's LeNet drops the batch axis of a single image."""
     model = make(CLASSIFIERS['without_fc'][0]).eval()
     images = torch.randn(2, 1, 32, 32)
     torch.testing.assert_close(as_logits(model)(images[:1]), as_logits(model)(images)[:1])
@@ -259,7 +261,7 @@ def test_logits_are_fp32_under_autocast_and_differentiable(name):
 
 
 @pytest.mark.parametrize('threshold', [0.3, 0.5, 0.8])
-def test_binary_segmentors_are_of_two_classes(threshold):
+def test_binary_segmentors_have_two_classes(threshold):
     cfg = segmentor(head('FCNHead', num_convs=1, num_classes=2, out_channels=1, threshold=threshold))
     model = make(cfg, 'mmseg').eval()
     with torch.no_grad():
@@ -270,12 +272,12 @@ def test_binary_segmentors_are_of_two_classes(threshold):
         scores = model.inference(images, METAS).sigmoid()[:, 0]
     assert 0.05 < predicted.mean() < 0.95
     assert torch.equal(logits.argmax(1), predicted.long())
-    # softmax is the sigmoid, shifted so that the threshold is at 1/2
+    # The softmax is the sigmoid, shifted so that the threshold is at 1/2.
     odds = scores / (1 - scores) * (1 - threshold) / threshold
     torch.testing.assert_close(logits.softmax(1)[:, 1], odds / (1 + odds), rtol=1e-4, atol=1e-5)
 
 
-def test_segnext_is_deterministic_in_eval_mode_and_leaves_the_random_stream_alone():
+def test_segnext_is_deterministic_in_eval_mode_and_draws_no_random_numbers():
     model = make(SEGNEXT, 'mmseg').eval()
     keys = model.state_dict().keys()
     images = torch.randn(3, 3, 32, 32)
@@ -285,7 +287,7 @@ def test_segnext_is_deterministic_in_eval_mode_and_leaves_the_random_stream_alon
         adapter = as_logits(model).eval()
         logits = adapter(images)
         assert torch.equal(adapter(images), logits)
-        # of an image, wherever it stands in a batch
+        # An image has the same logits at any place in a batch.
         torch.testing.assert_close(adapter(images.flip(0)).flip(0), logits)
         assert torch.equal(as_logits(make(SEGNEXT, 'mmseg').eval())(images), logits)
     torch.set_rng_state(state)
@@ -299,7 +301,7 @@ def test_segnext_is_deterministic_in_eval_mode_and_leaves_the_random_stream_alon
     assert model.decode_head.hamburger.ham.rand_init
 
 
-def test_bases_of_emanet_move_in_train_mode_only():
+def test_bases_of_emanet_change_in_train_mode_only():
     model = make(SEGMENTORS['emanet'], 'mmseg')
     adapter, images = as_logits(model), torch.randn(2, 3, 32, 32)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -311,7 +313,7 @@ def test_bases_of_emanet_move_in_train_mode_only():
 
 @pytest.mark.parametrize('size', [(32, 32), (24, 40), (33, 17)])
 @pytest.mark.parametrize('role', ['teacher', 'student'])  # of different align_corners
-def test_segmentor_logits_are_those_that_it_predicts_from(role, size):
+def test_segmentor_logits_give_its_predictions(role, size):
     cfg = Config.fromfile(TINY_SEG).model[role]
     for key in ('checkpoint', 'pretrained'):
         cfg.pop(key, None)
@@ -327,7 +329,7 @@ def test_segmentor_logits_are_those_that_it_predicts_from(role, size):
 
 
 @pytest.mark.skipif(not is_importable('timm'), reason='needs timm')
-def test_timm_models_keep_their_names_inside_the_distiller():
+def test_timm_models_keep_the_names_of_their_weights():
     model = build_model(dict(type='TimmClassifier', model_name='resnet10t', num_classes=5))
     names = set(model.state_dict())
     assert names == set(model.model.state_dict())
@@ -353,8 +355,8 @@ def test_eva02_keeps_its_embeddings_at_another_image_size():
     assert torch.equal(logits, model(images, mode='tensor'))
 
 
-def test_an_adapter_of_ones_own():
-    """For a head of one's own, by the name of its class or of a base of it."""
+def test_your_own_adapter():
+    """For your own head, found by the name of its class or of a base class."""
     from mmpretrain.registry import MODELS
 
     class DictHead(MODELS.get('LinearClsHead')):
@@ -427,6 +429,6 @@ def test_models_without_logits_are_refused_with_the_reason(name):
         as_logits(model)
 
 
-def test_what_is_no_openmmlab_model_is_refused():
+def test_models_without_the_interface_of_openmmlab_are_refused():
     with pytest.raises(DistillError, match=r'Linear gives no class logits.*register an adapter of its class in mmdfad'):
         as_logits(nn.Linear(2, 2))

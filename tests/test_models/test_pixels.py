@@ -1,3 +1,5 @@
+"""Maps between the normalised pixels of two models."""
+
 import itertools
 
 import pytest
@@ -5,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from conftest import build_model
 
-from mmdfad.models.pixels import PixelMap, PixelSpace, resize_images
+from mmdfad.models.pixels import PixelMap, PixelSpace, image_channels, resize_images
 from mmdfad.utils import DistillError
 
 SPACES = [
@@ -24,7 +26,7 @@ def model_of(space):
 
 @pytest.mark.parametrize(('source', 'target'), itertools.product(SPACES, SPACES))
 def test_same_image_either_way(source, target):
-    """The map of what the teacher's own preprocessor makes of an image is what the student's makes of it."""
+    """An image that the teacher's preprocessor normalises maps to what the student's preprocessor makes of it."""
     source, target = model_of(source), model_of(target)
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     ours = source.data_preprocessor(dict(inputs=images))['inputs']
@@ -33,7 +35,7 @@ def test_same_image_either_way(source, target):
     torch.testing.assert_close(mapped, expected, rtol=1e-5, atol=2e-6)
 
 
-def test_nothing_is_computed_where_the_spaces_are_equal():
+def test_equal_spaces_need_no_computation():
     a, b = model_of(SPACES[0]), model_of(SPACES[0])
     images = torch.randn(1, 3, 4, 4)
     assert PixelMap(PixelSpace.of(a), PixelSpace.of(b))(images) is images
@@ -43,7 +45,7 @@ def test_gradients_pass_and_no_state_is_saved():
     pixel_map = PixelMap(PixelSpace.of(model_of(SPACES[0])), PixelSpace.of(model_of(SPACES[2])))
     images = torch.randn(1, 3, 4, 4, requires_grad=True)
     pixel_map(images).sum().backward()
-    # d/dx of the sum is std_s / std_t of the channel, flipped
+    # The derivative of the sum is std_source / std_target of the channel, flipped.
     assert images.grad[0, :, 0, 0].tolist() == pytest.approx([58.395 / 127.5, 57.12 / 127.5, 57.375 / 127.5])
     assert not pixel_map.state_dict()
 
@@ -75,24 +77,41 @@ def test_resizing_is_differentiable_and_keeps_the_colours(size):
     images = torch.randn(2, 3, 24, 40, requires_grad=True)
     small = PixelMap(source, target, size)(images)
     assert small.shape == (2, 3, *size)
-    # resizing is linear with weights that sum to 1: it does not matter whether it comes before or after
+    # Resizing is linear, with weights that sum to 1. It may come before or after the map.
     torch.testing.assert_close(small, resize_images(PixelMap(source, target)(images), size), rtol=1e-4, atol=1e-5)
     flat = torch.full((1, 3, 24, 40), 0.7)
     torch.testing.assert_close(PixelMap(source, source, size)(flat), torch.full((1, 3, *size), 0.7))
     small.square().sum().backward()
-    assert (images.grad != 0).all()  # every pixel counts, also where the image shrinks to a third
+    assert (images.grad != 0).all()  # every pixel counts, also if the image shrinks to a third
 
 
 def test_shrinking_averages_and_growing_interpolates():
     stripes = torch.tensor([0.0, 1.0]).repeat(16).expand(1, 1, 32, 32)
-    inner = resize_images(stripes, (8, 8))[..., 1:-1, 1:-1]  # plain bilinear sampling would see every fourth pixel
+    inner = resize_images(stripes, (8, 8))[..., 1:-1, 1:-1]  # plain bilinear sampling would take every fourth pixel
     torch.testing.assert_close(inner, torch.full_like(inner, 0.5), atol=0.02, rtol=0)
     image = torch.randn(1, 3, 5, 6)
     expected = F.interpolate(image, (10, 9), mode='bilinear', align_corners=False)
     torch.testing.assert_close(resize_images(image, (10, 9)), expected)
 
 
-def test_nothing_is_computed_where_the_size_is_the_same():
+def test_an_equal_size_needs_no_computation():
     space, images = PixelSpace.of(model_of(SPACES[0])), torch.randn(1, 3, 4, 6)
     assert PixelMap(space, space, (4, 6))(images) is images
     assert resize_images(images, [4, 6]) is images
+
+
+@pytest.mark.parametrize(
+    ('space', 'convolution', 'channels'),
+    [
+        (SPACES[0], 3, 3),
+        (dict(mean=[33.46], std=[78.87]), 1, 1),
+        (dict(mean=[127.5], std=[127.5]), 3, 3),  # one number for all channels
+        (dict(), 1, 1),  # no mean at all
+    ],
+)
+def test_image_channels(space, convolution, channels):
+    backbone = dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, in_channels=convolution)
+    assert (
+        image_channels(build_model(dict(type='ImageClassifier', backbone=backbone, data_preprocessor=space)))
+        == channels
+    )

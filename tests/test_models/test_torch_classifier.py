@@ -1,3 +1,5 @@
+"""Plain torch modules as classifiers."""
+
 import subprocess
 import sys
 
@@ -11,9 +13,9 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_state_dict
 from torchvision.models import resnet18
 
+from mmdfad.models.build import build_network
 from mmdfad.models.logits import as_logits
 from mmdfad.models.pixels import PixelSpace
-from mmdfad.models.build import build_network
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
 
@@ -104,7 +106,7 @@ def test_bad_factories(factory, message):
 
 
 def test_distillation_and_export(tiny_cfg, tmp_path):
-    """Plain modules as teacher and student; the student opens in mmpretrain."""
+    """Teacher and student are plain modules. mmpretrain opens the exported student."""
     from mmpretrain import ImageClassificationInferencer, get_model
 
     plain = dict(cfg(), type='mmdfad.TorchClassifier')

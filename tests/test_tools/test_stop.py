@@ -27,11 +27,13 @@ def begin(work_dir, teacher, *flags, ranks=0, rounds=200):
     )
 
 
-def wait_for_checkpoint(work_dir):
+def wait_for_checkpoint(work_dir, process):
     for _ in range(3000):
         if list(work_dir.glob('iter_*.pth')):
             return
+        assert process.poll() is None, process.stdout.read()
         time.sleep(0.1)
+    process.kill()
     raise AssertionError('no checkpoint')
 
 
@@ -45,7 +47,7 @@ def workers_of(process):
 def test_signal_finishes_the_round_and_saves(tmp_path, tiny_cfg, teacher_checkpoint, number):
     work_dir = tmp_path / 'stopped'
     process = begin(work_dir, teacher_checkpoint)
-    wait_for_checkpoint(work_dir)
+    wait_for_checkpoint(work_dir, process)
     process.send_signal(number)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
@@ -63,7 +65,7 @@ def test_signal_finishes_the_round_and_saves(tmp_path, tiny_cfg, teacher_checkpo
 def test_two_ranks_agree_on_the_round_to_stop_at(tmp_path, teacher_checkpoint):
     """Only one of them gets the signal."""
     process = begin(tmp_path, teacher_checkpoint, ranks=2)
-    wait_for_checkpoint(tmp_path)
+    wait_for_checkpoint(tmp_path, process)
     os.kill(workers_of(process)[1], signal.SIGTERM)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
@@ -74,7 +76,7 @@ def test_two_ranks_agree_on_the_round_to_stop_at(tmp_path, teacher_checkpoint):
 
 def test_rank_that_dies_ends_the_others_and_the_run_resumes(tmp_path, teacher_checkpoint):
     process = begin(tmp_path, teacher_checkpoint, ranks=2)
-    wait_for_checkpoint(tmp_path)
+    wait_for_checkpoint(tmp_path, process)
     os.kill(workers_of(process)[1], signal.SIGKILL)
     killed_at = time.monotonic()
     output, _ = process.communicate(timeout=60)

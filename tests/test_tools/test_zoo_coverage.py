@@ -1,15 +1,26 @@
-"""The sweep on a model that passes, one that is refused and one that fails."""
+"""The sweep over models that pass, are refused or fail."""
 
 import json
 import os
 import signal
+import sys
 import tempfile
 import time
 
 import pytest
+import torch
+from conftest import ROOT
 from test_cli import call
 
-from mmdfad.apis.zoo import ROLES, Refused, fewer_layers, play_round, run_isolated
+from mmdfad.acceleration import FastForm
+from mmdfad.models import AdversarialDistiller
+
+sys.path.append(str(ROOT / 'tools/analysis_tools'))
+
+import zoo_coverage
+from zoo.models import Refused, fewer_layers
+from zoo.processes import run_isolated
+from zoo.rounds import ROLES, run_round
 
 BACKBONE = "dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4)"
 HEADS = dict(
@@ -53,9 +64,9 @@ def test_sweep_and_resume(sweep, tmp_path):
 
     result, content, table = sweep(*HEADS)
     assert result.returncode == 1
-    assert '4 configs, 3 different models' in result.stdout  # the two good ones differ in their data alone
-    assert 'passed' not in result.stdout.partition('models\n')[2].rpartition('2 passed')[0]  # that one is known
-    assert 'broken.py: ' in result.stdout  # what failed is tried again
+    assert '4 configs, 3 different models' in result.stdout  # the two good ones differ only in a metric
+    assert 'passed' not in result.stdout.partition('models\n')[2].rpartition('2 passed')[0]  # the result is known
+    assert 'broken.py: ' in result.stdout  # a failed round runs again
     assert (content['passed'], content['refused'], content['failed']) == (2, 1, 1)
     by_name = {(os.path.basename(r['config']), r['role']): r for r in content['results']}
     assert '32x32' in by_name['twin.py', 'student']['reason']
@@ -92,9 +103,66 @@ def test_report_of_two_environments(tmp_path):
     assert '- `mmseg::vit/d.py`: full size took too much; reduced to 2 layers' in ops
 
 
+def test_sample_is_a_function_of_the_seed(monkeypatch):
+    def sample(*arguments):
+        monkeypatch.setattr('sys.argv', ['zoo_coverage.py', '--family', 'fcn', 'hrnet', *arguments])
+        return zoo_coverage.choose(zoo_coverage.parse_args())
+
+    groups = sample('--sample', '6', '--seed', '3')
+    assert sum(map(len, groups.values())) == 6
+    assert {name.split('/')[0] for name in groups} <= {'mmseg::fcn', 'mmseg::hrnet', 'mmpretrain::hrnet'}
+    assert sample('--sample', '6', '--seed', '3') == groups
+    assert sample('--sample', '6', '--seed', '4') != groups
+
+
 def test_a_deep_student_survives_the_round():
-    """Its gradients are such that an unbounded step would make it NaN."""
-    assert play_round('mmpretrain::densenet/densenet169_4xb256_in1k.py', 'student') == '32x32'
+    """Its gradients are so large that an unclipped step would make it NaN."""
+    assert run_round('mmpretrain::densenet/densenet169_4xb256_in1k.py', 'student') == '32x32'
+
+
+@pytest.mark.parametrize('role', ROLES)
+def test_a_round_is_accelerated(role, monkeypatch):
+    """The teacher runs without batch norms in both phases."""
+    used, forward = [], FastForm.forward
+    monkeypatch.setattr(FastForm, 'forward', lambda self, images: used.append(self) or forward(self, images))
+    assert run_round('mmpretrain::resnet/resnet18_8xb16_cifar10.py', role) == '32x32'
+    assert len(used) == 2
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in used[0].modules())
+
+
+def nan_loss(step):
+    return lambda *args: step(*args) | dict(imitation_loss=torch.tensor(torch.nan))
+
+
+def no_update(step):
+    return lambda *args: dict(generation_loss=torch.zeros(()))
+
+
+def changed_teacher(step):
+    def changed(self, *args):
+        self.teacher.model.head.fc.bias.data[0] += 1
+        return step(self, *args)
+
+    return changed
+
+
+def other_student(state):
+    return lambda *args: {key: value + (key == 'head.fc.bias') for key, value in state(*args).items()}
+
+
+@pytest.mark.parametrize(
+    ('method', 'fault', 'message'),
+    [
+        ('imitation_step', nan_loss, 'imitation_loss is nan'),
+        ('generation_step', no_update, 'generator gets no usable gradient'),
+        ('generation_step', changed_teacher, 'the teacher has changed'),
+        ('student_state', other_student, 'the exported student gives other logits'),
+    ],
+)
+def test_a_round_finds_faults(method, fault, message, monkeypatch):
+    monkeypatch.setattr(AdversarialDistiller, method, fault(getattr(AdversarialDistiller, method)))
+    with pytest.raises(AssertionError, match=message):
+        run_round('mmpretrain::resnet/resnet18_8xb16_cifar10.py', 'student')
 
 
 def misbehave(how: str) -> str:

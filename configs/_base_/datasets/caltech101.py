@@ -1,4 +1,4 @@
-# Caltech-101 at 128x128, to validate the student with.
+# Caltech-101 at 128x128. Only for validation and test.
 pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(128, 128)),

@@ -1,4 +1,4 @@
-# CamVid, resized to 256 pixels of height as in the paper, to validate the student with.
+# CamVid, resized to 256 pixels of height as in the paper. Only for validation and test.
 pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(342, 256), keep_ratio=True),

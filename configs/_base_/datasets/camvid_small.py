@@ -1,4 +1,4 @@
-# CamVid as it is stored, for images of 240x180: its validation images while training, its test images in the end.
+# CamVid at 240x180, without resizing. Validation uses the validation images, and test uses the test images.
 _base_ = 'camvid.py'
 pipeline = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations'), dict(type='mmseg.PackSegInputs')]
 small = dict(data_root='data/camvid_small', pipeline=pipeline)

@@ -1,4 +1,4 @@
-# CIFAR-10, to validate the student with.
+# CIFAR-10. Only for validation and test.
 val_dataloader = dict(
     batch_size=256,
     num_workers=2,

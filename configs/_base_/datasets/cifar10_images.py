@@ -1,4 +1,4 @@
-# CIFAR-10 as folders of images by class. Only for validation and test.
+# CIFAR-10 as folders of images, one folder a class. Only for validation and test.
 val_dataloader = dict(
     batch_size=256,
     num_workers=0,

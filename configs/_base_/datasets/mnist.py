@@ -1,4 +1,4 @@
-# MNIST, to validate the student with.
+# MNIST. Only for validation and test.
 pipeline = [dict(type='Resize', scale=32), dict(type='mmpretrain.PackInputs')]
 val_dataloader = dict(
     batch_size=512,

@@ -1,4 +1,4 @@
-# 5,000 real MNIST digits that need no download: 4,000 to train a teacher on, 1,000 to test with.
+# The 1,000 test digits of Mnist5k, which needs no download. Only for validation and test.
 pipeline = [dict(type='Resize', scale=32), dict(type='mmpretrain.PackInputs')]
 val_dataloader = dict(
     batch_size=200,

@@ -1,4 +1,4 @@
-"""Small students that no other package has."""
+"""Backbones of small students."""
 
 from .lenet_half import LeNet5Half
 

@@ -1,4 +1,4 @@
-"""The student of the MNIST experiments."""
+"""The student of the DFAD paper for MNIST."""
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -8,9 +8,9 @@ from mmdfad.registry import MODELS
 
 @MODELS.register_module()
 class LeNet5Half(BaseModule):
-    """LeNet-5 of half the width (DFAD, arXiv 1912.11006): 3, 8 and 60 channels, 42 hidden units.
+    """LeNet-5 at half its width (DFAD, arXiv 1912.11006): 3, 8 and 60 channels, 42 hidden units.
 
-    A drop-in for mmpretrain's ``LeNet5`` in an ``ImageClassifier`` with a plain ``ClsHead``, on 32x32 gray images.
+    It replaces mmpretrain's ``LeNet5`` in an ``ImageClassifier`` with a plain ``ClsHead``, for 32x32 gray images.
 
     Args:
         num_classes (int): Number of classes. Defaults to 10.

@@ -1,8 +1,8 @@
 """What all adapters share.
 
-An adapter is a :class:`LogitModel` in the registry ``LOGIT_ADAPTERS`` under the name of a class: of a model, a head or
-a backbone, or of a base of theirs. Names, and not the classes themselves, so that neither mmpretrain nor mmseg is
-imported before a config asks for it. A head of one's own that gives plain logits needs no adapter; another needs::
+An adapter is a :class:`LogitModel`. It is registered in ``LOGIT_ADAPTERS`` under the name of a class: of a model, a
+head or a backbone, or of one of their base classes. It is a name because mmpretrain and mmseg are imported only when a
+config needs them. A head that gives plain logits needs no adapter. Another head needs::
 
     @LOGIT_ADAPTERS.register_module(name='MyHead')
     class MyLogits(ClassifierLogits):
@@ -24,8 +24,8 @@ from mmdfad.utils.model import upcast
 class LogitModel(nn.Module):
     """A model whose ``forward`` is images in, class logits out.
 
-    It is what the distiller trains and compares; ``model`` is the mmpretrain or mmseg model itself, with its own
-    preprocessing, predictions and state dict. Build one with :func:`~mmdfad.models.logits.as_logits`.
+    The distiller trains and compares it. ``model`` is the mmpretrain or mmseg model itself, with its own preprocessing,
+    predictions and state dict. Build one with :func:`~mmdfad.models.logits.as_logits`.
 
     Args:
         model (nn.Module): The model.
@@ -33,9 +33,9 @@ class LogitModel(nn.Module):
     Attributes:
         ndim (int): Dimensions of the logits: 2 of [N, K], 4 of [N, K, H, W].
         multi_label (bool): Whether each class has a sigmoid of its own, instead of one softmax for all.
-        eval_modules (tuple[str, ...]): Parts of the model that return something else in train mode. Their own flag is
-            set to eval during a forward pass. The modules in them, such as batch norms and dropout, stay in train mode.
-        unused_modules (tuple[str, ...]): Parts that only training on labels uses. They keep their weights and get no
+        eval_modules (tuple[str, ...]): Modules that return something else in train mode. They are in eval mode during a
+            forward pass. The modules inside them, such as batch norms and dropout, stay in train mode.
+        unused_modules (tuple[str, ...]): Modules that only training on labels uses. They keep their weights and get no
             gradients.
     """
 
@@ -52,16 +52,16 @@ class LogitModel(nn.Module):
 
     @staticmethod
     def initialise(model: nn.Module) -> None:
-        """Initialise the weights of a model of this kind, before it is wrapped."""
+        """Initialise the weights of a plain model of this kind."""
         if hasattr(model, 'init_weights'):
             model.init_weights()
 
     def raw_logits(self, images: Tensor) -> Tensor:
-        """The model's class logits, before softmax."""
+        """The model's class logits before softmax, for images [N, C, H, W]."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits, before softmax, in fp32 also under autocast. A model in fp64 gives them in fp64.
+        """Class logits before softmax, in fp32 even under autocast. A model in fp64 gives fp64.
 
         Args:
             images (Tensor): Images [N, C, H, W] in the model's normalised pixel space.
@@ -94,7 +94,7 @@ class LogitModel(nn.Module):
                 part.training = True
 
     def _parts(self, names: tuple[str, ...]) -> list[nn.Module]:
-        """Those of the named parts that this model has."""
+        """The named modules that this model has."""
         parts = (reduce(lambda part, key: getattr(part, key, None), name.split('.'), self.model) for name in names)
         return [part for part in parts if part is not None]
 
@@ -103,7 +103,7 @@ class NoLogits(LogitModel):
     """A kind of model that cannot be distilled.
 
     Attributes:
-        reason (str): What the model is instead of a classifier or segmentor.
+        reason (str): Why it cannot.
     """
 
     reason: str
@@ -113,25 +113,25 @@ class NoLogits(LogitModel):
 
 
 def adapter_of(part: nn.Module | None) -> type[LogitModel] | None:
-    """The adapter that a model or a part of it asks for by the name of its class or of a base, if any."""
+    """The adapter that is registered for the class of a model or module, or for one of its base classes, if any."""
     names = (cls.__name__ for cls in type(part).__mro__)
     return next((LOGIT_ADAPTERS.module_dict[name] for name in names if name in LOGIT_ADAPTERS.module_dict), None)
 
 
 def unsupported_reason(name: str) -> str | None:
-    """Why models of a type cannot be distilled, if that is known from its name; some need much to be built at all."""
+    """Why models of a type cannot be distilled, or None if the name does not tell. The model need not be built."""
     adapter = LOGIT_ADAPTERS.module_dict.get(name.rpartition('.')[2])
     return adapter.reason if adapter is not None and issubclass(adapter, NoLogits) else None
 
 
 def head_of(model: nn.Module) -> nn.Module | None:
-    """The head that gives a model's logits, if it has one; of a cascade the last."""
+    """The head that gives a model's logits, if it has one. Of a cascade it is the last one."""
     head = getattr(model, 'head', getattr(model, 'decode_head', None))
     return head[-1] if isinstance(head, nn.ModuleList) else head
 
 
 def describe(model: nn.Module) -> str:
-    """A model and its head by name."""
+    """Names of a model and its head, for messages."""
     head = head_of(model)
     return type(model).__name__ if head is None else f'{type(model).__name__} with {type(head).__name__}'
 

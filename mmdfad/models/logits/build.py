@@ -8,10 +8,10 @@ from .base import LogitModel, NoLogits, adapter_of, head_of, refusal
 from .classifiers import ClassifierLogits
 from .segmentors import SegmentorLogits
 
-# By base class, of mmpretrain, mmseg and the packages beside them.
+# Reasons by base class, of mmpretrain, mmseg and related packages.
 for _names, _reason in {
     ('BaseSelfSupervisor',): 'it learns features without labels and knows no classes; fine-tune it as a classifier',
-    ('BaseRetriever',): 'it finds images that resemble an image, and knows no classes',
+    ('BaseRetriever',): 'it finds images that resemble an image, and has no classes',
     (
         'Blip2Caption',
         'Blip2Retrieval',
@@ -35,14 +35,14 @@ for _names, _reason in {
     ): 'it relates images to text, and has no classes of its own',
     ('RegressionHead',): 'it gives regression values, not classes',
     ('DepthEstimator', 'VPDDepthHead'): 'it estimates depth, not classes',
-    ('BaseDetector', 'Base3DDetector'): 'it is a detector, whose classes belong to boxes',
+    ('BaseDetector', 'Base3DDetector'): 'it is a detector, and its classes belong to boxes',
     ('BasePoseEstimator',): 'it finds keypoints, not classes',
 }.items():
     LOGIT_ADAPTERS.register_module(name=list(_names), module=type('NoLogits', (NoLogits,), dict(reason=_reason)))
 
 
 def as_logits(model: nn.Module) -> LogitModel:
-    """Wrap a model in the adapter of its class, or else of its head's or backbone's, or else in that of its kind.
+    """Wrap a model in an adapter: that of its class, or else of its head, of its backbone or of its kind.
 
     Args:
         model (nn.Module): A classifier, or an mmseg segmentor.
@@ -54,17 +54,17 @@ def as_logits(model: nn.Module) -> LogitModel:
     if adapter is None:
         raise refusal(
             model,
-            'expected an image classifier with a classification head, or a segmentor with encode_decode. If it has '
-            'logits all the same, register an adapter of its class in mmdfad.registry.LOGIT_ADAPTERS',
+            'expected an image classifier with a classification head, or a segmentor with encode_decode. If it does '
+            'have logits, register an adapter of its class in mmdfad.registry.LOGIT_ADAPTERS',
         )
     return adapter(model)
 
 
 def init_weights(model: nn.Module) -> None:
-    """Initialise a model, as its adapter knows to.
+    """Initialise a model in the way of its adapter.
 
     Args:
-        model (nn.Module): Any model; changed in place.
+        model (nn.Module): Any model. It is changed in place.
     """
     (_adapter_for(model) or LogitModel).initialise(model)
 
@@ -80,12 +80,12 @@ def _adapter_for(model: nn.Module) -> type[LogitModel] | None:
 
 
 def detach_auxiliary_heads(model: nn.Module) -> nn.Module | None:
-    """Take the heads off a segmentor that only its own training on labels uses.
+    """Remove the heads of a segmentor that only training on labels uses.
 
-    Distillation gives them no gradient, which would waste time and, on several devices, stop the training.
+    Distillation gives them no gradients. Without them, rounds are faster.
 
     Args:
-        model (nn.Module): The model; changed in place.
+        model (nn.Module): The model. It is changed in place.
 
     Returns:
         nn.Module | None: The heads, or None if it has none.

@@ -11,7 +11,7 @@ from .base import LogitModel, NoLogits, adapter_of, refusal
 
 @LOGIT_ADAPTERS.register_module(name='TorchClassifier')
 class ClassifierLogits(LogitModel):
-    """A classifier that gives plain logits: most of them."""
+    """A classifier that gives plain logits, as most do."""
 
     ndim = 2
 
@@ -27,7 +27,10 @@ class ClassifierLogits(LogitModel):
 
 @LOGIT_ADAPTERS.register_module(name=['HuggingFaceClassifier', 'TimmClassifier'])
 class ForeignLogits(ClassifierLogits):
-    """Wrappers whose state dict is that of the plain module, which mmpretrain's hook makes it where it stands alone."""
+    """Models of timm and Hugging Face, with the names of the plain module in the state dict.
+
+    mmpretrain's own hook gives them these names only outside of other modules.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -37,14 +40,14 @@ class ForeignLogits(ClassifierLogits):
 
 @LOGIT_ADAPTERS.register_module(name='MultiLabelClsHead')
 class MultiLabelLogits(ClassifierLogits):
-    """A sigmoid for each class: several of them, or none, may hold."""
+    """A sigmoid for each class. An image may have several labels, or none."""
 
     multi_label = True
 
 
 @LOGIT_ADAPTERS.register_module(name='ConformerHead')
 class ConformerLogits(ClassifierLogits):
-    """The convolutional and the transformer branch, which are added where the model predicts."""
+    """The sum of the convolutional and the transformer branch, as in the model's predictions."""
 
     def raw_logits(self, images: Tensor) -> Tensor:
         """Logits [N, K]."""
@@ -53,14 +56,14 @@ class ConformerLogits(ClassifierLogits):
 
 @LOGIT_ADAPTERS.register_module(name=['DeiTClsHead', 'LeViTClsHead'])
 class DistilledTransformerLogits(ClassifierLogits):
-    """The mean of class and distillation token. In train mode mmpretrain warns of it (DeiT) or refuses it (LeViT)."""
+    """The mean of class and distillation token. In train mode, mmpretrain warns (DeiT) or raises an error (LeViT)."""
 
     eval_modules = ('head',)
 
 
 @LOGIT_ADAPTERS.register_module(name='ArcFaceClsHead')
 class ArcFaceLogits(ClassifierLogits):
-    """Scaled cosines, without the margin that a label would add. The head computes them in fp32."""
+    """Scaled cosines, without the margin that depends on labels. The head computes them in fp32."""
 
     def raw_logits(self, images: Tensor) -> Tensor:
         """Logits [N, K]."""
@@ -71,7 +74,7 @@ class ArcFaceLogits(ClassifierLogits):
 
 @LOGIT_ADAPTERS.register_module(name='MultiTaskHead')
 class SingleTaskLogits(ClassifierLogits):
-    """The one task of a multi-task head; of several, none stands for the model."""
+    """A multi-task head with one task. With several tasks, no class logits stand for the model."""
 
     def __init__(self, model: nn.Module) -> None:
         tasks = model.head.task_heads
@@ -96,7 +99,7 @@ class SingleTaskLogits(ClassifierLogits):
 
 @LOGIT_ADAPTERS.register_module(name='InceptionV3')
 class InceptionLogits(ClassifierLogits):
-    """Without the auxiliary branch, which only training on labels uses."""
+    """Without the auxiliary branch. Only training on labels uses it."""
 
     eval_modules = ('backbone',)
     unused_modules = ('backbone.AuxLogits',)
@@ -104,7 +107,7 @@ class InceptionLogits(ClassifierLogits):
 
 @LOGIT_ADAPTERS.register_module(name='LeNet5')
 class LeNetLogits(ClassifierLogits):
-    """mmpretrain's LeNet squeezes the batch away where it is one image."""
+    """mmpretrain's LeNet drops the batch dimension if the batch is one image."""
 
     def raw_logits(self, images: Tensor) -> Tensor:
         """Logits [N, K]."""
@@ -113,7 +116,7 @@ class LeNetLogits(ClassifierLogits):
 
 @LOGIT_ADAPTERS.register_module(name='ViTEVA02')
 class RotaryLogits(ClassifierLogits):
-    """EVA-02 with its own rotary embeddings in its state dict, where it would leave those of the last image size."""
+    """EVA-02 changes its rotary embeddings with the image size. They are restored, so that its state dict stays."""
 
     def raw_logits(self, images: Tensor) -> Tensor:
         """Logits [N, K]."""

@@ -12,11 +12,11 @@ from .base import LogitModel, describe, head_of
 class SegmentorLogits(LogitModel):
     """A segmentor: EncoderDecoder, CascadeEncoderDecoder or MultimodalEncoderDecoder.
 
-    ``encode_decode`` resizes the logits to the size of the input as the head's ``align_corners`` says. Sliding windows
-    are an affair of inference on large images: here a generated image is always seen whole.
+    ``encode_decode`` resizes the logits to the size of the input, with the head's ``align_corners``. There are no
+    sliding windows: a generated image is processed as a whole.
 
-    Binary segmentors with one channel z and a threshold on its sigmoid are given two: (0, z - logit(threshold)). Their
-    argmax is what the segmentor predicts, and their softmax is at the threshold what the sigmoid is at 1/2.
+    Binary segmentors have one channel z and a threshold on its sigmoid. Here they have two: (0, z - logit(threshold)).
+    The argmax is the segmentor's prediction.
     """
 
     ndim = 4
@@ -35,7 +35,7 @@ class SegmentorLogits(LogitModel):
 
 @LOGIT_ADAPTERS.register_module(name=['DDRHead', 'PIDHead'])
 class BranchLogits(SegmentorLogits):
-    """The main branch alone. In train mode backbone and head give one more for each loss on labels."""
+    """The main branch. In train mode, backbone and head return further branches for losses on labels."""
 
     eval_modules = ('backbone', 'decode_head')
     unused_modules = tuple(
@@ -45,24 +45,24 @@ class BranchLogits(SegmentorLogits):
 
 @LOGIT_ADAPTERS.register_module(name='IterativeDecodeHead')
 class LastStageLogits(SegmentorLogits):
-    """K-Net: the last stage, where train mode gives all."""
+    """K-Net: the last stage. In train mode, the head returns all stages."""
 
     eval_modules = ('decode_head',)
 
 
 @LOGIT_ADAPTERS.register_module(name=['DAHead', 'EncHead'])
 class FusedLogits(SegmentorLogits):
-    """The first of the head's outputs, which it predicts from; the others are for losses on labels."""
+    """The first of the head's outputs. It predicts from this one; the others are for losses on labels."""
 
     unused_modules = ('decode_head.pam_conv_seg', 'decode_head.cam_conv_seg', 'decode_head.se_layer')
 
 
 @LOGIT_ADAPTERS.register_module(name='LightHamHead')
 class HamburgerLogits(SegmentorLogits):
-    """SegNeXt, whose matrix factorisation starts from new random bases at every forward, even in eval mode.
+    """SegNeXt. It draws random bases at each forward pass, even in eval mode. Here they are fixed in eval mode.
 
-    So that a teacher says the same of the same image, eval mode starts from fixed ones, the same for each image. They
-    are drawn without touching the global random stream, and are in no state dict. In train mode all is as in mmseg.
+    So a teacher gives the same logits for the same image. The bases are the same for each image. Drawing them does not
+    change the global random state, and they are not in the state dict. Train mode is as in mmseg.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -87,16 +87,16 @@ class HamburgerLogits(SegmentorLogits):
 
 @LOGIT_ADAPTERS.register_module(name=['Mask2FormerHead', 'MaskFormerHead'])
 class MaskLogits(SegmentorLogits):
-    """Heads that classify masks: the logarithm of each pixel's class scores.
+    """Heads that classify masks. The logits are the logarithm of each pixel's class scores.
 
-    A score is the sum over masks of (softmax of the mask's classes, without "no object") x (sigmoid of the mask). So
-    the softmax of these logits is the score's share of all scores, and their argmax is what the segmentor predicts.
+    A score is the sum over masks of (softmax of the mask's classes, without "no object") x (sigmoid of the mask). The
+    softmax of the logits is the score's share of all scores. Their argmax is the segmentor's prediction.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         text_encoder = getattr(model, 'text_encoder', None)
-        # Embeddings of class names, of the weights and on the device of the first forward.
+        # Embeddings of class names. They depend on the weights and on the device, so changes of these clear the cache.
         self._text_cache = getattr(text_encoder, 'cache', {})
         self._register_load_state_dict_pre_hook(lambda *_: self._text_cache.clear())
 
@@ -111,11 +111,11 @@ class MaskLogits(SegmentorLogits):
 
 @LOGIT_ADAPTERS.register_module(name='SideAdapterCLIPHead')
 class SideAdapterLogits(MaskLogits):
-    """SAN, parts of which mmseg initialises from a pretrained CLIP or, without one, not at all."""
+    """SAN. mmseg initialises parts of it only from a pretrained CLIP."""
 
     @staticmethod
     def initialise(model: nn.Module) -> None:
-        """Initialise what mmseg leaves as the memory was, as CLIP does, and all but the part whose method raises."""
+        """Initialise the text encoder as CLIP does, and the rest by mmseg, except for a part whose method fails."""
         text_encoder = model.text_encoder
         nn.init.normal_(text_encoder.positional_embedding, std=0.01)
         nn.init.normal_(text_encoder.text_projection, std=text_encoder.text_projection.shape[0] ** -0.5)
@@ -129,12 +129,12 @@ class SideAdapterLogits(MaskLogits):
 
 @LOGIT_ADAPTERS.register_module(name='PointHead')
 class PointRendLogits(SegmentorLogits):
-    """PointRend, refined as in prediction."""
+    """PointRend, with the refinement of its predictions."""
 
     def __init__(self, model: nn.Module) -> None:
         if 'subdivision_steps' not in (model.test_cfg or {}):
             raise DistillError(
-                f'{describe(model)} refines its logits as test_cfg says, but finds no subdivision_steps there; set '
-                'model.test_cfg of the segmentor as in mmseg/configs/point_rend'
+                f'{describe(model)} refines its logits by the settings in test_cfg, but finds no subdivision_steps '
+                'there; set model.test_cfg of the segmentor as in mmseg/configs/point_rend'
             )
         super().__init__(model)

@@ -16,13 +16,13 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # what libraries print must not be taken for an answer
     sys.path[0:1] = [checkout, str(Path(checkout, 'tools/analysis_tools'))]
-    import torch
-    from benchmark_rounds import make_config, make_runner, mmdfad_round
-
     import mmdfad
 
     if not Path(mmdfad.__file__).is_relative_to(checkout):
         raise SystemExit(f'expected mmdfad in {checkout}, but found {mmdfad.__file__}')
+    import torch
+    from benchmark_rounds import make_config, make_runner, mmdfad_round
+
     run_round = mmdfad_round(make_runner(make_config(pair), int(seed)))
     for _ in sys.stdin:
         start, cpu_start = time.perf_counter(), time.process_time()
