@@ -7,7 +7,7 @@ from itertools import combinations
 # A factor and one of its levels.
 Level = tuple[str, str]
 # Random orders of the factors that are tried for each row. More make fewer rows.
-ATTEMPTS = 30
+ATTEMPTS = 10
 
 
 def all_pairs(factors: Mapping[str, Sequence[str]], excluded: Iterable[frozenset[Level]] = ()) -> set[frozenset[Level]]:
@@ -22,9 +22,7 @@ def pairs_in(row: Mapping[str, str]) -> set[frozenset[Level]]:
     return {frozenset(pair) for pair in combinations(row.items(), 2)}
 
 
-def pairwise(
-    factors: Mapping[str, Sequence[str]], excluded: Iterable[frozenset[Level]] = ()
-) -> list[dict[str, str]]:
+def pairwise(factors: Mapping[str, Sequence[str]], excluded: Iterable[frozenset[Level]] = ()) -> list[dict[str, str]]:
     """Rows that cover all pairs, the same at each call (greedy, as AETG: Cohen et al., TSE 1997).
 
     Args:
@@ -52,9 +50,7 @@ def _grow_row(
     row = dict(chance.choice(sorted(missing, key=sorted)))
     rest = [factor for factor in factors if factor not in row]
     for factor in chance.sample(rest, len(rest)):
-        added = {
-            level: {frozenset(((factor, level), other)) for other in row.items()} for level in factors[factor]
-        }
+        added = {level: {frozenset(((factor, level), other)) for other in row.items()} for level in factors[factor]}
         allowed = [level for level, pairs in added.items() if not pairs & excluded]
         row[factor] = max(allowed, key=lambda level: (len(added[level] & missing), chance.random()))
     return row

@@ -1,4 +1,4 @@
-"""The wheel, and the packages beside it."""
+"""The wheel, and the packages that mmdfad needs."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 
+import mmengine
 import pytest
 from conftest import ROOT
 
@@ -14,7 +15,7 @@ from mmdfad.utils.compat import INSTALL_LINE, check_package
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    """A wheel, built from a copy of the sources: building it here would replace the links of a development install."""
+    """A wheel, built from a copy of the sources: a build here would replace the links of a development install."""
     source = tmp_path_factory.mktemp('source') / 'mmdfad'
     ignore = shutil.ignore_patterns('.venv', '.git', 'work_dirs', '.mim', '*.egg-info', '__pycache__', 'data')
     shutil.copytree(ROOT, source, ignore=ignore)
@@ -33,7 +34,8 @@ def test_wheel_ships_configs_and_tools(wheel):
     expected |= {
         f'mmdfad/.mim/tools/{path.name}' for path in (ROOT / 'tools').iterdir() if path.suffix in ('.py', '.sh')
     }
-    expected |= {'mmdfad/.mim/model-index.yml', 'mmdfad/.mim/configs/dfad/metafile.yml', 'mmdfad/registry.py'}
+    metafiles = mmengine.load(ROOT / 'model-index.yml')['Import']
+    expected |= {f'mmdfad/.mim/{path}' for path in ('model-index.yml', *metafiles)} | {'mmdfad/registry.py'}
     assert expected <= names
     assert not any(name.startswith(('tests/', 'configs/', 'tools/')) for name in names)
 
@@ -72,7 +74,7 @@ def test_configs_resolve_from_an_installed_wheel(wheel, tmp_path):
 
 
 def test_segmentation_configs_resolve():
-    """mmengine knows mmsegmentation by one of its two distribution names only."""
+    """mmengine knows only one of the two distributions that have mmseg."""
     from mmengine.hub import get_config
 
     assert get_config('mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py').default_scope == 'mmseg'

@@ -59,5 +59,5 @@ def test_options_override_the_file(tmp_path):
 
 def test_old_settings_are_refused_where_a_run_is_read(tmp_path):
     (tmp_path / 'old.py').write_text("model = dict(student=dict(type='Any'), replay=dict(type='ReplayPool'))\n")
-    with pytest.raises(DistillError, match=r"model.replay is a setting .* write model.generator=.*ReplayGenerator"):
+    with pytest.raises(DistillError, match=r'model.replay is a setting .* write model.generator=.*ReplayGenerator'):
         read_run(str(tmp_path / 'old.py'))

@@ -46,7 +46,8 @@ def test_the_file_has_the_reasons_and_differs_from_the_base_in_what_was_chosen(t
     assert [phase.name for phase in cfg.train_cfg.phases] == ['imitation', 'generation']
     assert [phase.steps for phase in cfg.train_cfg.phases] == [5, 1]
     assert cfg.model.imitation == [dict(type='mmdfad.L1Discrepancy')]
-    assert [objective.type for objective in cfg.model.generation] == ['mmdfad.L1Discrepancy', 'mmdfad.BNStatisticsPrior']
+    objectives = [objective.type for objective in cfg.model.generation]
+    assert objectives == ['mmdfad.L1Discrepancy', 'mmdfad.BNStatisticsPrior']
     assert cfg.model.start.type == 'mmdfad.ChannelSelection'
     assert cfg.train_dataloader.dataset == dict(type='mmdfad.NoiseDataset')
 

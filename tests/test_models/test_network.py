@@ -91,6 +91,17 @@ def test_only_wanted_taps_are_recorded(teacher):
         assert teacher(images_for()).taps.keys() == {LAYER2}
 
 
+def test_each_pass_while_recording_has_its_own_tensors(teacher):
+    """A generator may show several batches of images in one update."""
+    teacher.install({LAYER2})
+    with teacher.recording({LAYER2}):
+        outputs = [teacher(images) for images in (images_for(), images_for() + 1)]
+    first, second = (output.taps[LAYER2] for output in outputs)
+    with teacher.recording({LAYER2}):
+        assert torch.equal(teacher(images_for() + 1).taps[LAYER2], second)
+    assert not torch.equal(first, second)
+
+
 def test_no_tensor_is_kept_after_recording(teacher):
     """Neither those of wanted taps nor those of installed ones that nobody wants."""
     made = []

@@ -185,7 +185,8 @@ def test_unwritable_work_dir(tmp_path, teacher_checkpoint):
 
 
 def test_segmentation_without_teacher_tells_how_to_make_one(tmp_path):
-    result = call('train.py', ROOT / 'configs/dfad/dfad_deeplabv3-r50-mobilenetv2_1xb64_camvid-128x128.py', '--work-dir', tmp_path)
+    config = ROOT / 'configs/dfad/dfad_deeplabv3-r50-mobilenetv2_1xb64_camvid-128x128.py'
+    result = call('train.py', config, '--work-dir', tmp_path)
     fails(result, r'epoch_200.pth\' does not exist; .* or make it with\n  python tools/dataset_converters/camvid.py')
     assert 'python tools/train.py configs/teachers/deeplabv3_r50_camvid.py' in result.stderr
 

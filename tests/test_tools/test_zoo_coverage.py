@@ -87,7 +87,7 @@ def test_report_of_two_environments(tmp_path):
         (tmp_path / name).write_text(json.dumps(content))
         return tmp_path / name
 
-    refused = [result(f'ccnet/{name}', 'teacher', 'refused', 'model.teacher: needs ops') for name in 'ab']
+    refused = [result(f'ccnet/{name}', 'teacher', 'refused', 'model: needs ops') for name in 'ab']
     broken = [result('vit/c', role, 'failed', 'LeViTClsHead.switch_to_deploy() takes 1 argument') for role in ROLES]
     passed = [result(f'ccnet/{name}', role, 'passed', '32x32') for name in 'ab' for role in ROLES]
     large = result('vit/d', 'student', 'passed', 'full size took too much; reduced to 2 layers: 32x32')

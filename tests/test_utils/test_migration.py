@@ -1,12 +1,16 @@
 """Configs of the first version end with one message that says what to write instead."""
 
+import inspect
+import re
 import runpy
 import sys
 
 import pytest
 from conftest import ROOT, TINY, run
 
+from mmdfad.engine import AccelerationHook, AdversarialDistillLoop
 from mmdfad.models import AdversarialDistiller
+from mmdfad.models.build import NETWORK_KEYS
 from mmdfad.utils import DistillError
 from mmdfad.utils.migration import REMOVED, refuse_keys
 
@@ -51,12 +55,6 @@ def test_all_old_settings_in_one_message(monkeypatch, tmp_path):
 @pytest.mark.parametrize('where', ['model', 'train_cfg'])
 def test_what_a_message_says_to_write_exists(where):
     """The keys in the new settings are arguments of the classes that take them."""
-    import inspect
-    import re
-
-    from mmdfad.engine import AccelerationHook, AdversarialDistillLoop
-    from mmdfad.models.build import NETWORK_KEYS
-
     takers = {
         'model': AdversarialDistiller,
         'train_cfg': AdversarialDistillLoop,
@@ -74,7 +72,7 @@ def test_the_distiller_itself_refuses_old_keys():
     """Also where no tool has read the config."""
     with pytest.raises(DistillError, match=r'model.replay is a setting of an earlier version; write model.generator='):
         refuse_keys('model', dict(replay=1), AdversarialDistiller)
-    with pytest.raises(DistillError, match='model.imitaton is unknown; did you mean imitation'):
+    with pytest.raises(DistillError, match=r'model.imitaton is unknown; did you mean imitation'):
         refuse_keys('model', dict(imitaton=1), AdversarialDistiller)
 
 

@@ -129,8 +129,8 @@ class ActivationPrior(Objective):
     """Negative mean absolute feature before the classifier: images that excite the teacher (DAFL, eq. 4).
 
     Args:
-        module (str, optional): The teacher's module whose input is the feature. Defaults to its last linear or
-            convolutional layer.
+        module (str, optional): The teacher's module whose input is the feature. Defaults to the ``conv_seg`` of an
+            mmseg head, and else to its last linear or convolutional layer.
         kwargs: ``weight`` and ``begin``, see :class:`~mmdfad.models.objectives.Objective`.
     """
 
@@ -143,7 +143,7 @@ class ActivationPrior(Objective):
 
     def bind(self, teacher: Network, student: Network) -> set[Tap]:
         """Record the input of the teacher's classifier."""
-        name = self.module or last_layer(teacher.model)
+        name = self.module or classifier_of(teacher.model)
         self._tap = Tap('teacher', name, 'input')
         return {self._tap}
 
@@ -176,8 +176,8 @@ def draw_labels(noise: Tensor, num_classes: int) -> Tensor:
     return (uniform(noise, LABELS)[:, 0] * num_classes).long()
 
 
-def last_layer(model: nn.Module) -> str:
-    """Name of a model's last linear or convolutional layer, which gives the logits.
+def classifier_of(model: nn.Module) -> str:
+    """Name of the layer that gives a model's logits: mmseg's ``conv_seg``, or the last linear or convolutional layer.
 
     Raises:
         DistillError: If it has none.
@@ -185,4 +185,5 @@ def last_layer(model: nn.Module) -> str:
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     if not layers:
         raise DistillError('ActivationPrior finds no linear or convolutional layer in the teacher; set its `module`')
-    return layers[-1]
+    # The heads of mmseg register their other layers after it.
+    return ([name for name in layers if name.endswith('conv_seg')] or layers)[-1]

@@ -76,8 +76,8 @@ def test_wrappers_are_nested():
     assert isinstance(wrapper.learner, UpsampleGenerator)
     for seed in range(2):
         wrapper.update(noise_of(seed=seed), loss, optim_of(wrapper))
-    # The memory adds three images to each half.
-    assert wrapper.sample(noise_of()).shape == (6 + 2 * 3, 3, 8, 8)
+    # Three images of the generator, three of the memory, three of the average.
+    assert wrapper.sample(noise_of()).shape == (9, 3, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,18 @@ def test_wrappers_are_nested():
 def test_bad_settings_are_named(kind, settings, message):
     with pytest.raises(DistillError, match=message):
         build(kind, **settings)
+
+
+def test_a_memory_inside_is_not_averaged():
+    replay = dict(type='ReplayGenerator', generator=INNER, capacity=6, replayed=6, push=6)
+    wrapper = EMAGenerator(replay, decay=0.5)
+    wrapper.update(noise_of(), loss, optim_of(wrapper))
+    kept = wrapper.generator.memory.images.clone()
+    wrapper.eval()
+    sampled = wrapper.sample(noise_of(8, seed=1))
+    assert torch.equal(wrapper.generator.memory.images, kept)
+    assert all(any(torch.equal(image, k) for k in kept) for image in sampled[4:10])
+    assert torch.equal(sampled[10:], wrapper.average(noise_of(8, seed=1)[4:]))
 
 
 # Flips and shifts

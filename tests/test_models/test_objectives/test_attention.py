@@ -111,7 +111,7 @@ def test_unequal_numbers_of_stages_are_named(tiny_cfg):
     imitation = [dict(type='AttentionTransfer', teacher_stages=['backbone.layer2'])]
     assert_refused(
         tiny_cfg,
-        r"finds \['backbone.layer2'\] in the teacher and \['backbone.layer1'.*\] in the student; set its teacher_stages",
+        r"finds \['backbone.layer2'\] in the teacher and \['backbone.layer1'.*\] in the student; set its teacher_",
         model__imitation=imitation,
     )
 

@@ -10,7 +10,7 @@ from distillers import assert_refused, build_distiller, noise_for
 
 from mmdfad.models import ActivationPrior, DrawnLabelPrior
 from mmdfad.models.chance import LABELS, uniform
-from mmdfad.models.objectives.priors import draw_labels, last_layer
+from mmdfad.models.objectives.priors import classifier_of, draw_labels
 from mmdfad.models.step import Output, Step, Tap
 
 # Large activations
@@ -24,7 +24,7 @@ def test_the_input_of_the_classifier_is_recorded(tiny_cfg):
     seen = []
     model.get_submodule(name).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     log = distiller.generation_step(noise_for(4), optim['generator'])
-    assert last_layer(model) == name
+    assert classifier_of(model) == name
     assert log['generation_loss'].item() == pytest.approx(-0.5 * seen[0].abs().mean().item(), rel=1e-5)
     assert log['generation_loss'] < 0
 

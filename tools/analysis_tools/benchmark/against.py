@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmdfad.utils import DistillError
@@ -78,8 +78,9 @@ def _worker(checkout: Path, pair: str, seed: int) -> Iterator:
     finally:
         process.kill()
         process.wait()
-        process.stdin.close()
         process.stdout.close()
+        with suppress(BrokenPipeError):  # from a line that an ended process has not read
+            process.stdin.close()
 
 
 def _summary(times: list[tuple[float, float]]) -> dict[str, float]:

@@ -29,10 +29,12 @@ FOREIGN_BUGS = {
 }
 INTRODUCTION = """# The zoo
 
-`tools/analysis_tools/zoo_coverage.py` writes this page. It runs one round with each image classifier of mmpretrain and
-each segmentor of mmseg: one imitation step and one generation step, accelerated as in a run. Each model is the teacher
-of a small student in one round, and the student of a small teacher in another. It is built from its own config at full
-width and depth, with random weights. The images have the smallest size that the model takes.
+`tools/analysis_tools/zoo_coverage.py` writes this page. It runs two rounds with each image classifier of mmpretrain and
+each segmentor of mmseg. In one round the model is the teacher of a small student. In the other it is the student of a
+small teacher. A round is one imitation step and one generation step, with optimizers and acceleration as in a run.
+
+Each model is built from its own config at full width and depth, with random weights. The images have the smallest size
+that the model takes.
 
 A round passes if
 
@@ -53,8 +55,8 @@ python tools/analysis_tools/zoo_coverage.py --report work_dirs/plain.json work_d
     --table docs/zoo_coverage.md
 ```
 
-A round may take 15 minutes and 11 GiB of memory. The slowest model is SAN, which encodes 14 sentences about each class.
-A family without results has empty cells, or is missing.
+A round may take 15 minutes and 11 GiB of memory. SAN encodes 14 sentences about each class in its rounds. A family
+without results has empty cells, or is missing.
 
 ## By family"""
 
