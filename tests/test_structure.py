@@ -38,7 +38,6 @@ ONLY = dict(
 # Who may import acceleration: it is a layer that can be taken off.
 ACCELERATED = 'engine.hooks.acceleration'
 MOST_LINES = dict(module=300, distiller=200, package=6000)
-# "Player" means three different things, and nobody plays.
 BANNED = re.compile(r'player|\bthe game\b|\bplays a\b', re.IGNORECASE)
 TEXTS = ['mmdfad/**/*.py', 'configs/**/*', 'tools/**/*.py', 'docs/**/*.md', 'examples/**/*', 'README.md']
 
@@ -151,7 +150,7 @@ def test_words_are_those_of_the_field(pattern):
         f'{path.relative_to(ROOT)}:{number}: {line.strip()}'
         for path in files
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if BANNED.search(line)
+        if BANNED.search(line) and path.name != 'migration.py'  # it names settings of earlier versions
     ]
     assert files
     assert found == []

@@ -37,7 +37,7 @@ def write_tiny(folder: Path, role: str, scope: str = 'mmpretrain', pixels: int |
     if pixels is not None:
         content.test_dataloader = dict(dataset=dict(pipeline=[dict(type='ResizeEdge', scale=pixels)]))
     path = folder / f'{role}_{len(list(folder.iterdir()))}.py'
-    path.write_text(content.pretty_text)
+    path.write_text(f'{content.pretty_text}\n')
     return path
 
 

@@ -90,7 +90,8 @@ def write_distillation(
         **schedule_settings(choices, network, student_network, size, rounds),
         **validation_settings(choices, network.cfg),
     )
-    atomic_write(out, (_header(out, choices) + Config(settings).pretty_text).encode())
+    text = f'{_header(out, choices)}{Config(settings).pretty_text.rstrip()}\n'
+    atomic_write(out, text.encode())
     return choices.lines
 
 

@@ -13,6 +13,8 @@ from .errors import DistillError
 _ACCELERATION = 'default_hooks.acceleration.{} (of mmdfad.AccelerationHook)'
 _WRAPPED = "model.generator=dict(type='mmdfad.{}', generator=dict(type=...), ...)"
 _PHASES = "train_cfg.phases=[dict(name='imitation', steps=5), dict(name='generation', steps=1)]"
+# Arguments of torch's DistributedDataParallel.
+_DDP = ('broadcast_buffers', 'bucket_cap_mb', 'find_unused_parameters', 'gradient_as_bucket_view', 'static_graph')
 REMOVED = {
     'model': {
         'imitation_loss': "model.imitation=[dict(type='L1Discrepancy')]",
@@ -33,6 +35,7 @@ REMOVED = {
     },
     'model.teacher': {'recipe': 'model.teacher.train_command'},
     'model.student': {'recipe': 'model.student.train_command'},
+    'model_wrapper_cfg': dict.fromkeys(_DDP, 'nothing instead: the optimizers average the gradients over the ranks'),
     'train_cfg': {'imitation_steps': _PHASES, 'generation_steps': _PHASES},
 }
 _OLD_CONSTRUCTOR, _CONSTRUCTOR = 'PlayerOptimWrapperConstructor', 'mmdfad.DistillOptimWrapperConstructor'

@@ -33,6 +33,7 @@ def written(tmp_path, *arguments, **kwargs) -> tuple[Config, list[str]]:
 def test_the_file_has_the_reasons_and_differs_from_the_base_in_what_was_chosen(tmp_path, tiny, teacher_checkpoint):
     cfg, reasons = written(tmp_path, tiny('teacher'), teacher_checkpoint, 'auto:0.5', rounds=200)
     text = (tmp_path / 'distill.py').read_text()
+    assert text.endswith('\n')
     comments = [line for line in text.splitlines() if line.startswith('#')]
     assert f'python tools/train.py {tmp_path}/distill.py' in comments[1]
     assert [line.removeprefix('#   ') for line in comments[3:]] == reasons

@@ -14,11 +14,11 @@ def test_split_is_fixed_and_disjoint():
     digits = {train[i]['img'].tobytes() for i in range(4000)} | {test[i]['img'].tobytes() for i in range(1000)}
     assert len(digits) == 5000
     assert np.bincount([test[i]['gt_label'] for i in range(1000)]).min() > 70
-    # the split that all published numbers are of
+    # All published numbers come from this split.
     assert [test[i]['gt_label'] for i in range(8)] == [7, 8, 4, 2, 0, 3, 5, 8]
 
 
-def test_images_are_what_mmpretrain_reads():
+def test_mmpretrain_reads_the_images():
     item = Mnist5k(pipeline=[])[0]
     assert item['img'].shape == (28, 28)
     assert item['img'].dtype == np.uint8

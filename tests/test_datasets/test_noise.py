@@ -13,7 +13,7 @@ def test_noise_is_a_function_of_seed_and_index(noise_dim):
     batch = noise.__getitems__([5, 6, 7, 8])
     assert batch.shape == (4, noise_dim)
     assert batch.dtype == torch.float32
-    # alone, strided, backwards and from far away: always the same vector
+    # It is the same vector alone, strided, backwards and from far away.
     assert torch.equal(noise[6], batch[1])
     assert torch.equal(noise.__getitems__([8, 6]), batch[[3, 1]])
     far = noise.__getitems__([2**40, 6])
@@ -44,13 +44,13 @@ def test_ranks_share_the_stream_without_overlap(monkeypatch, world_size):
     alone = batches(0, 1, 8, 3)
     together = [batches(rank, world_size, 8 // world_size, 3) for rank in range(world_size)]
     for step, batch in enumerate(alone):
-        # interleaved by rank, they are the very same batch
+        # Interleaved by rank, they are the same batch.
         merged = torch.stack([together[rank][step] for rank in range(world_size)], dim=1).flatten(0, 1)
         assert torch.equal(merged, batch)
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_skip_goes_on_where_the_stream_was_left(num_workers):
+def test_skip_continues_where_the_stream_was_left(num_workers):
     def batches(skip, count):
         dataset = NoiseDataset(8, seed=1)
         sampler = NoiseSampler(dataset)
@@ -72,3 +72,14 @@ def test_finite_noise_ends():
 def test_bad_sizes_are_named(arguments):
     with pytest.raises(DistillError, match='must be a positive whole number, but found'):
         NoiseDataset(**arguments)
+
+
+def test_length_and_seed_come_from_the_run_unless_they_are_given():
+    noise = NoiseDataset()
+    with pytest.raises(DistillError, match='the noise has no length yet: set noise_dim of NoiseDataset'):
+        noise[0]
+    noise.complete(8, 3)
+    assert torch.equal(noise[5], NoiseDataset(8, seed=3)[5])
+    given = NoiseDataset(4, seed=0)
+    given.complete(8, 3)
+    assert torch.equal(given[5], NoiseDataset(4, seed=0)[5])

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import TINY_SEG, both_tasks, build_runner, hook_of, keep_hooks, run
+from conftest import TINY_SEG, assert_same_run, both_tasks, build_runner, hook_of, keep_hooks, run
 from mmengine.config import Config
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
@@ -77,6 +77,16 @@ def test_a_run_without_the_hook_is_the_same_to_rounding(tiny_cfg, tmp_path, gene
     for key, value in states[0].items():
         torch.testing.assert_close(value, states[1][key], rtol=1e-3, atol=1e-4, msg=lambda m, k=key: f'{k}: {m}')
     assert weights_sha256(on.model.teacher.model) == weights_sha256(off.model.teacher.model)
+
+
+def test_a_disabled_hook_is_as_good_as_none(tiny_cfg, tmp_path):
+    random_teacher(tiny_cfg)
+    tiny_cfg.train_cfg.max_iters = 1
+    settings = dict(compile=dict(student=dict(backend='eager')), inference_dtype='bfloat16')
+    disabled = run(tiny_cfg, work_dir=str(tmp_path / 'disabled'), **options(enabled=False, **settings))
+    keep_hooks(tiny_cfg)
+    assert_same_run(disabled, run(tiny_cfg, work_dir=str(tmp_path / 'none')))
+    assert disabled.model.teacher.fast is None
 
 
 def effects_on(distiller: AdversarialDistiller) -> dict[str, bool]:

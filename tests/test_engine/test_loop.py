@@ -1,8 +1,11 @@
 import copy
+import itertools
 import math
+import shutil
 import signal
 
 import pytest
+import ranks
 import torch
 import torch.nn.functional as F
 from conftest import (
@@ -22,7 +25,7 @@ from mmdfad.datasets import NoiseDataset
 from mmdfad.engine.loop import START_SEED
 from mmdfad.engine.probe import PROBE_SEED
 from mmdfad.models.starts import Start
-from mmdfad.registry import HOOKS, MODELS
+from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
 
 IMITATION, GENERATION = dict(name='imitation', steps=2), dict(name='generation', steps=1)
@@ -211,8 +214,8 @@ def test_rounds_equal_the_papers_algorithm(bare_cfg, adversary):
     runner = build_runner(
         bare_cfg,
         model__generation=[dict(type=adversary)],
-        # The rounding of a folded teacher becomes other weights with a learning rate of 0.1.
-        default_hooks__acceleration__fold_teacher=False,
+        # With a learning rate of 0.1, other rounding becomes other weights.
+        default_hooks__acceleration=dict(fold_teacher=False, channels_last=False, optimize_dilated_convs=False),
         # As in the paper, all have one pixel space.
         model__student__data_preprocessor=bare_cfg.model.teacher.data_preprocessor,
         train_cfg__max_iters=rounds,
@@ -289,6 +292,19 @@ def test_resume_in_the_middle_of_accumulation(bare_cfg, tmp_path, extras):
     resumed = build_runner(bare_cfg, work_dir=str(tmp_path / 'parts'), load_from=str(checkpoint), resume=True)
     resumed.train()
     assert_same_run(resumed, whole)
+
+
+def test_two_ranks_resume_in_the_middle_of_accumulation(eventful_cfg, tmp_path):
+    cfg = eventful_cfg
+    for part in ('student', 'generator'):
+        cfg.optim_wrapper[part].accumulative_counts = 3
+    cfg.work_dir = str(tmp_path / 'whole')
+    whole = ranks.train(cfg, 2)
+    (tmp_path / 'parts').mkdir()
+    shutil.copy(tmp_path / 'whole/iter_4.pth', tmp_path / 'parts')
+    cfg.work_dir, cfg.resume = str(tmp_path / 'parts'), True
+    for ours, theirs in zip(ranks.train(cfg, 2), whole, strict=True):
+        assert_same_state(ours, theirs)
 
 
 def test_a_run_without_seed_resumes_its_own(bare_cfg):
@@ -390,7 +406,7 @@ def test_start_is_applied_once_before_its_round(bare_cfg):
 
     runner.register_hook(Look())
     runner.train()
-    steps = [abs(after - before) for before, after in zip(values, values[1:], strict=False)]
+    steps = [abs(after - before) for before, after in itertools.pairwise(values)]
     assert [step > 0.9 for step in steps] == [False, True, False]
     ((two, three),) = runner.model.start.seen
     assert two.shape == (2, 3, 16, 16)

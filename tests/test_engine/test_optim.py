@@ -2,12 +2,12 @@ import pytest
 import torch
 from conftest import build_runner, run
 
-from mmdfad.engine import PlayerOptimWrapperConstructor
+from mmdfad.engine import DistillOptimWrapperConstructor
 from mmdfad.engine.optim import amp_settings, fastest_dtype
 from mmdfad.utils import DistillError
 
 
-def test_each_player_has_its_optimizer_and_weight_decay_rules(tiny_cfg):
+def test_each_network_has_its_optimizer_and_weight_decay_rules(tiny_cfg):
     runner = build_runner(
         tiny_cfg,
         optim_wrapper__student__paramwise_cfg=dict(norm_decay_mult=0.0),
@@ -34,7 +34,7 @@ def test_optimizers_are_fused_on_cpus_unless_told_otherwise(tiny_cfg):
         assert optim['generator'].optimizer.defaults['fused'] is True
 
 
-def test_schedulers_are_per_player(tiny_cfg):
+def test_each_network_has_its_schedulers(tiny_cfg):
     runner = run(tiny_cfg, train_cfg__max_iters=2)
     rates = runner.optim_wrapper.get_lr()
     assert rates['student.lr'] == [pytest.approx(0.01)]  # warmed up
@@ -50,10 +50,11 @@ def test_schedulers_are_per_player(tiny_cfg):
         (dict(generator=dict(amp_dtype='bfloat16')), 'float32', 'bfloat16'),
     ],
 )
-def test_steps_compute_in_the_type_of_their_player(tiny_cfg, settings, student, generator):
-    runner = build_runner(tiny_cfg, optim_wrapper=settings, train_cfg__max_iters=1, train_cfg__imitation_steps=1)
+def test_steps_compute_in_the_type_of_their_phase(tiny_cfg, settings, student, generator):
+    phases = [dict(name='imitation'), dict(name='generation')]
+    runner = build_runner(tiny_cfg, optim_wrapper=settings, train_cfg__max_iters=1, train_cfg__phases=phases)
     seen = []
-    for part in (runner.model.generator.decoder[1], runner.model.student_player.model.backbone.conv1):
+    for part in (runner.model.generator.decoder[1], runner.model.student.model.backbone.conv1):
         part.register_forward_hook(
             lambda module, inputs, output: (module.training and seen.append(str(output.dtype)[6:])) or None
         )
@@ -92,6 +93,6 @@ def test_unusable_types(tiny_cfg, settings, message):
 @pytest.mark.parametrize(
     'cfg', [dict(optimizer=dict(type='SGD', lr=1)), dict(student=dict()), dict(student=dict(), generator=dict(), x=1)]
 )
-def test_missing_and_unknown_players_are_named(cfg):
+def test_missing_and_unknown_parts_are_named(cfg):
     with pytest.raises(DistillError, match=r"optim_wrapper must have the keys \['student', 'generator'\].*found"):
-        PlayerOptimWrapperConstructor(cfg)
+        DistillOptimWrapperConstructor(cfg)

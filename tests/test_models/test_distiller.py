@@ -270,6 +270,24 @@ def test_no_recorded_tensor_outlives_a_step(tiny_cfg):
     assert not any(ref() is not None for ref in seen)
 
 
+def test_replayed_images_are_those_of_generation_steps(tiny_cfg):
+    inner = tiny_cfg.model.generator
+    tiny_cfg.model.generator = dict(type='ReplayGenerator', generator=inner, capacity=4, replayed=4, push=4)
+    distiller, optim = build_distiller(tiny_cfg)
+    seen, made = [], []
+    distiller.student.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    distiller.imitation_step(noise_for(), optim['student'])
+    handle = distiller.generator.learner.register_forward_hook(lambda m, i, images: made.append(images.detach()))
+    distiller.generation_step(noise_for(seed=2), optim['generator'])
+    handle.remove()
+    assert torch.equal(distiller.generator.memory.images, made[0][:4])
+    assert not distiller.generator.memory.images.requires_grad
+    distiller.imitation_step(noise_for(seed=3), optim['student'])
+    assert [len(images) for images in seen] == [8, 8, 8 + 4]
+    kept = {tuple(image.flatten().tolist()) for image in made[0][:4]}
+    assert all(tuple(image.flatten().tolist()) in kept for image in seen[-1][8:])
+
+
 # What both networks make of noise and of data
 
 

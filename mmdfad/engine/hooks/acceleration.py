@@ -34,6 +34,7 @@ class AccelerationHook(Hook):
     Their outputs stay the same up to rounding. Without this hook the plain algorithm runs.
 
     Args:
+        enabled (bool): Whether to do anything. Defaults to True.
         fold_teacher (bool): Run the teacher as a copy with folded batch norms
             (:func:`~mmdfad.acceleration.fold_norms`). Objectives that look at what the copy lacks, and validation, get
             the exact teacher. Defaults to True.
@@ -58,6 +59,7 @@ class AccelerationHook(Hook):
 
     def __init__(
         self,
+        enabled: bool = True,
         fold_teacher: bool = True,
         channels_last: bool = True,
         optimize_dilated_convs: bool = True,
@@ -68,6 +70,7 @@ class AccelerationHook(Hook):
         key = 'default_hooks.acceleration'
         if inference_dtype not in (None, *DTYPES):
             raise DistillError(f'{key}.inference_dtype must be one of {[*DTYPES]} or None, but is {inference_dtype!r}')
+        self.enabled = enabled
         self.fold_teacher = fold_teacher
         self.channels_last = channels_last
         self.optimize_dilated_convs = optimize_dilated_convs
@@ -79,7 +82,8 @@ class AccelerationHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Accelerate the networks of the run."""
-        self.accelerate(unwrap(runner.model), runner.optim_wrapper)
+        if self.enabled:
+            self.accelerate(unwrap(runner.model), runner.optim_wrapper)
 
     def accelerate(self, distiller: BaseDistiller, optim_wrapper: OptimWrapperDict) -> None:
         """Change the networks in place, on the device that they train on.

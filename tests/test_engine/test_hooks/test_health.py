@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_same_state, both_tasks, build_runner, run
+from conftest import assert_same_state, both_tasks, build_runner, keep_hooks, run
 from mmengine.hooks import Hook
 
 from mmdfad.engine.hooks.health import measure
@@ -11,7 +11,7 @@ from mmdfad.models.generators import RandomImageGenerator
 from mmdfad.registry import HOOKS, MODELS
 from mmdfad.utils import DistillError
 
-HEALTH = dict(type='mmdfad.TrainingHealthHook', interval=2, num_images=16)
+INTERVAL = dict(interval=2, num_images=16)
 
 
 @MODELS.register_module()
@@ -35,9 +35,10 @@ class BreakStatistics(Hook):
         next(norms).running_mean.fill_(math.inf)
 
 
-def health_of(cfg, **changes):
+def health_of(cfg, health=INTERVAL, **changes):
     """The warnings that a run logged, and the last metrics."""
-    changes.setdefault('custom_hooks', [HEALTH])
+    keep_hooks(cfg, 'checkpoint', 'acceleration', 'health')
+    cfg.default_hooks.health.update(health)
     runner = run(cfg, **changes)
     log = next(Path(runner.work_dir).glob('*/*.log')).read_text()
     metrics = {
@@ -60,13 +61,14 @@ def test_a_healthy_run_is_silent_and_logged(tiny_cfg):
 
 @pytest.mark.parametrize(('factor', 'collapses'), [(1, False), (100, True)])
 def test_generator_learning_rate_times_100_collapses(tiny_cfg, factor, collapses):
-    """Of generator B, that is: A standardises its images, which keeps them apart with some seeds."""
+    """That of generator B. A standardises its images, which keeps them apart with some seeds."""
     warnings, _ = health_of(
         tiny_cfg,
         randomness__seed=2,
         train_cfg__max_iters=60,
         param_scheduler=None,
-        custom_hooks=[dict(HEALTH, interval=15, min_diversity=0.4)],  # at first B's images are all nearly the same
+        # At first B's images are all nearly the same.
+        health=dict(INTERVAL, interval=15, min_diversity=0.4),
         model__generator=dict(_delete_=True, type='DCGANGenerator', noise_dim=16, image_size=16, width=8),
         optim_wrapper__generator__optimizer__lr=factor * tiny_cfg.optim_wrapper.generator.optimizer.lr,
     )
@@ -93,8 +95,8 @@ def test_constant_generator_is_named(tiny_cfg):
     warnings, metrics = health_of(
         tiny_cfg,
         model__generator=dict(_delete_=True, type='ConstantGenerator', image_size=16),
-        train_dataloader__dataset__noise_dim=3 * 16 * 16,
-        train_cfg=dict(max_iters=8, generation_steps=0),
+        train_cfg__max_iters=8,
+        train_cfg__phases=[dict(name='imitation', steps=2)],
     )
     assert metrics['diversity'] == 0
     assert metrics['class_entropy'] < 1
@@ -102,43 +104,36 @@ def test_constant_generator_is_named(tiny_cfg):
 
 
 def test_values_that_are_not_finite(tiny_cfg):
-    runner = build_runner(
-        tiny_cfg,
-        train_cfg__max_iters=2,
-        custom_hooks=[HEALTH, dict(type='mmdfad.BreakStatistics')],
-        default_hooks__checkpoint=None,
-    )
-    runner.train()
+    keep_hooks(tiny_cfg, 'acceleration', 'health')
+    tiny_cfg.default_hooks.update(health=dict(tiny_cfg.default_hooks.health, **INTERVAL), checkpoint=None)
+    runner = run(tiny_cfg, train_cfg__max_iters=2, custom_hooks=[dict(type='mmdfad.BreakStatistics')])
     log = next(Path(runner.work_dir).glob('*/*.log')).read_text()
-    assert 'of the pixels and logits on probe noise are not finite' in log
+    assert 'of the pixels and logits on fixed noise are not finite' in log
 
 
 def test_stop_ends_the_run_before_the_checkpoint(tiny_cfg, tmp_path):
     with pytest.raises(DistillError, match=r'not healthy in round 4: the student does not move.*Set stop=False'):
-        health_of(
-            tiny_cfg,
-            custom_hooks=[dict(HEALTH, interval=4, stop=True)],
-            optim_wrapper__student__optimizer__lr=0.0,
-        )
+        health_of(tiny_cfg, health=dict(INTERVAL, interval=4, stop=True), optim_wrapper__student__optimizer__lr=0.0)
     assert [p.name for p in (tmp_path / 'run').glob('iter_*.pth')] == ['iter_2.pth']
 
 
-def test_looking_changes_nothing(tiny_cfg, tmp_path):
-    with_hook = run(tiny_cfg, work_dir=str(tmp_path / 'a'), custom_hooks=[dict(HEALTH, interval=1)])
-    without = run(tiny_cfg, work_dir=str(tmp_path / 'b'), custom_hooks=[])
+def test_checks_change_nothing(tiny_cfg, tmp_path):
+    keep_hooks(tiny_cfg, 'acceleration', 'health')
+    with_hook = run(tiny_cfg, work_dir=str(tmp_path / 'a'), default_hooks__health__interval=1)
+    keep_hooks(tiny_cfg, 'acceleration')
+    without = run(tiny_cfg, work_dir=str(tmp_path / 'b'))
     assert_same_state(with_hook.model.state_dict(), without.model.state_dict())
 
 
 def test_metrics_by_hand(tiny_cfg):
-    """The numbers themselves, of players that are simple enough."""
+    """The numbers themselves, of networks that are simple enough."""
     distiller = build_runner(tiny_cfg).model
     noise = torch.randn(6, 16)
     distiller.generator.forward = lambda noise: noise[:, :12].view(-1, 3, 2, 2)
-    distiller.to_student_pixels.forward = lambda images: images
     teacher = torch.zeros(6, 5)
     teacher[:3, 0] = teacher[3:, 1] = 100  # half of the images one class, half another
-    distiller.teacher.forward = lambda images: teacher
-    distiller.student.forward = lambda images: 3 * teacher
+    distiller.teacher.predict = lambda images: teacher
+    distiller.student.predict = lambda images: 3 * teacher
     found = measure(distiller, noise)
     pixels = noise[:, :12]
     assert found['pixel_std'] == pytest.approx(float(pixels.std()))

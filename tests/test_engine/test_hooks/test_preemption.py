@@ -22,7 +22,7 @@ def test_resume_command(monkeypatch, arguments, expected):
     monkeypatch.setattr(sys, 'argv', ['tools/train.py', *arguments.split()])
     assert resume_command().split(' ', 1)[1] == expected
     # what it says is what the tool understands
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / 'tools')
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / 'tools')
     monkeypatch.setattr(sys, 'argv', resume_command().split()[1:])
     import train
 
