@@ -46,7 +46,6 @@ class DistributedDistiller(nn.Module):
             _shard(module.teacher.logits)
 
     def val_step(self, data: Tensor | dict) -> list:
-        """See :class:`~mmdfad.models.AdversarialDistiller`."""
         return self.module.val_step(data)
 
     test_step = val_step

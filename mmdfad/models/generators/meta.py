@@ -66,7 +66,6 @@ class MetaGenerator(GeneratorWrapper):
         return self.memory.draw(noise) if len(self.memory) else self.generator.sample(noise)
 
     def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
-        """See :class:`~mmdfad.models.generators.Generator`."""
         fast = copy.deepcopy(self.generator)
         learned = noise.clone().requires_grad_(True)
         inner = torch.optim.Adam(

@@ -35,15 +35,12 @@ class GeneratorWrapper(Generator):
         return self.generator.learner
 
     def forward(self, noise: Tensor) -> Tensor:
-        """See :class:`~mmdfad.models.generators.Generator`."""
         return self.generator(noise)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """See :class:`~mmdfad.models.generators.Generator`."""
         return self.generator.sample(noise)
 
     def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
-        """See :class:`~mmdfad.models.generators.Generator`."""
         self.generator.update(noise, loss, optim)
 
 
@@ -64,7 +61,6 @@ class AugmentedGenerator(GeneratorWrapper):
         self.shift = shift
 
     def sample(self, noise: Tensor) -> Tensor:
-        """See :class:`~mmdfad.models.generators.Generator`."""
         images = self.generator.sample(noise)
         # Images that a wrapper inside has added take the noise of the first ones.
         noise = noise.repeat(-(-len(images) // len(noise)), 1)[: len(images)]
@@ -93,7 +89,6 @@ class ReplayGenerator(GeneratorWrapper):
         self.memory = ImageMemory(capacity, self.channels, self.image_size)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """See :class:`~mmdfad.models.generators.Generator`."""
         images = self.generator.sample(noise)
         if len(self.memory) < self.replayed:
             return images
@@ -101,7 +96,6 @@ class ReplayGenerator(GeneratorWrapper):
         return torch.cat([images.type_as(replayed), replayed])  # autocast may have made the new ones bf16
 
     def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
-        """See :class:`~mmdfad.models.generators.Generator`."""
         made: list[Tensor] = []
 
         def watched_loss(images: Tensor) -> Tensor:
@@ -136,14 +130,12 @@ class EMAGenerator(GeneratorWrapper):
         self.average = copy.deepcopy(self.learner).requires_grad_(False)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """See :class:`~mmdfad.models.generators.Generator`."""
         slow = round(self.share * len(noise))
         parts = (self.generator, noise[: len(noise) - slow]), (self.average, noise[len(noise) - slow :])
         return torch.cat([generator.sample(part) for generator, part in parts if len(part)])
 
     @torch.no_grad()
     def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
-        """See :class:`~mmdfad.models.generators.Generator`."""
         with torch.enable_grad():
             self.generator.update(noise, loss, optim)
         own = self.learner.state_dict()

@@ -17,7 +17,6 @@ class L1Discrepancy(Discrepancy):
     name = 'l1'
 
     def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """See :class:`~mmdfad.models.objectives.Discrepancy`."""
         return F.l1_loss(student_logits, teacher_logits)
 
 
@@ -31,7 +30,6 @@ class LogL1Discrepancy(Discrepancy):
     name = 'log_l1'
 
     def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """See :class:`~mmdfad.models.objectives.Discrepancy`."""
         return torch.log1p(F.l1_loss(student_logits, teacher_logits))
 
 
@@ -42,7 +40,6 @@ class MSEDiscrepancy(Discrepancy):
     name = 'mse'
 
     def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """See :class:`~mmdfad.models.objectives.Discrepancy`."""
         return F.mse_loss(student_logits, teacher_logits)
 
 
@@ -70,7 +67,6 @@ class KLDiscrepancy(Discrepancy):
         self.only_agreed = only_agreed
 
     def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """See :class:`~mmdfad.models.objectives.Discrepancy`."""
         student = F.log_softmax(student_logits / self.temperature, dim=1)
         teacher = F.log_softmax(teacher_logits / self.temperature, dim=1)
         divergence = F.kl_div(student, teacher, reduction='none', log_target=True).sum(dim=1)

@@ -23,7 +23,6 @@ class ChannelSelection(Start):
     """
 
     def check(self, teacher: Network, student: Network) -> None:
-        """See :class:`~mmdfad.models.starts.Start`."""
         if student.checkpoint is not None:
             raise DistillError('give either model.student.checkpoint or model.start, not both')
         lacking = missing_weights(student.plain_state(), teacher.plain_state())
@@ -35,7 +34,6 @@ class ChannelSelection(Start):
             )
 
     def apply(self, teacher: Network, student: Network, sample: Callable[[int], Tensor]) -> None:
-        """See :class:`~mmdfad.models.starts.Start`."""
         student.load_plain_state(select_weights(student.plain_state(), teacher.plain_state()))
 
 
