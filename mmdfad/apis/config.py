@@ -14,6 +14,9 @@ from mmdfad.utils.config import read_config
 from mmdfad.utils.export import student_config
 from mmdfad.utils.migration import refuse_old_settings
 
+# The hooks that mmengine registers by itself. None in place of one of them removes it.
+_STOCK_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+
 
 def read_run(path: str, cfg_options: dict | None = None) -> Config:
     """Read the config of a run: a distillation, or the training or test of a plain model.
@@ -28,6 +31,9 @@ def read_run(path: str, cfg_options: dict | None = None) -> Config:
     cfg = read_config(path)
     cfg.merge_from_dict(cfg_options or {})
     check_settings(cfg)
+    for name in [name for name, hook in (cfg.get('default_hooks') or {}).items() if hook is None]:
+        if name not in _STOCK_HOOKS:  # mmengine knows only its own hooks by name, and fails here
+            cfg.default_hooks.pop(name)
     return cfg
 
 
