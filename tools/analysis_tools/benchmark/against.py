@@ -13,6 +13,8 @@ from mmdfad.utils import DistillError
 WORKER = Path(__file__).with_name('worker.py')
 OWN = Path(__file__).resolve().parents[3]
 CLOCKS = ('wall', 'cpu')
+# Seconds in which a process should end.
+_PATIENCE = 60
 
 
 def compare(pair: str, other: Path, repeats: int, seed: int) -> dict[str, dict[str, float]]:
@@ -76,11 +78,14 @@ def _worker(checkout: Path, pair: str, seed: int) -> Iterator:
     try:
         yield run_round
     finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
         with suppress(BrokenPipeError):  # from a line that an ended process has not read
-            process.stdin.close()
+            process.stdin.close()  # ends the process
+        process.stdout.close()
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _summary(times: list[tuple[float, float]]) -> dict[str, float]:
