@@ -13,18 +13,18 @@ from mmdfad.utils import DistillError
 
 
 def checkpoint_activations(model: nn.Module, names: Sequence[str], key: str) -> None:
-    """Let parts of a model forget their activations, and compute them again in the backward pass.
+    """Let parts of a model drop their activations, and compute them again in the backward pass.
 
     Unlike mmengine's ``activation_checkpointing``, batch norms count a batch once, so that nothing else changes.
     ``torch.compile`` leaves out these parts of a model that learns.
 
     Args:
         model (nn.Module): The model; changed in place.
-        names (Sequence[str]): Of the parts, as in its state dict, such as ``'backbone.layer1'``.
-        key (str): Where they come from in the config, for messages.
+        names (Sequence[str]): Names of the parts, as in its state dict, such as ``'backbone.layer1'``.
+        key (str): Where they stand in the config, for messages.
 
     Raises:
-        DistillError: If it has no part of such a name.
+        DistillError: If it has no part with such a name.
     """
     parts = dict(model.named_modules())
     # torch.compile does not support the context that keeps batch norms in train mode from counting twice.
@@ -33,7 +33,7 @@ def checkpoint_activations(model: nn.Module, names: Sequence[str], key: str) -> 
     for name in names:
         if name not in parts:
             some = ', '.join(n for n in parts if n and n.count('.') < 2)
-            raise DistillError(f'{key} names {name!r}, but the model has no such part; among its parts are {some}')
+            raise DistillError(f'{key} names {name!r}, but the model has no such part; some of its parts are {some}')
         part = parts[name]
         part.forward = partial(checkpointed, part, part.forward)
 
@@ -51,7 +51,7 @@ def _contexts(part: nn.Module) -> tuple:
 
 @contextmanager
 def _without_counting(part: nn.Module) -> Iterator[None]:
-    """Let batch norms in train mode keep their running statistics, though they see a batch again."""
+    """Let batch norms in train mode keep their running statistics when they see a batch again."""
     norms = [m for m in part.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     try:

@@ -9,14 +9,13 @@ from torch.nn import functional as F
 
 
 def optimize_dilated_convs(model: nn.Module, only_in_training: bool = False) -> None:
-    """Let dilated convolutions compute what they compute in less time.
+    """Compute dilated convolutions in less time, with the same result up to rounding.
 
-    Taps that see nothing but padding are left out. On images smaller than a model was made for, the outer taps of its
-    widest dilations reach beyond every edge: in DeepLab's pyramid at 128x128, those of dilations 24 and 36, where eight
-    ninths of the products are with zeros.
+    Taps that see only padding are left out. On small images, the outer taps of wide dilations lie beyond the edges. In
+    DeepLab's pyramid at 128x128 this holds for the dilations 24 and 36: eight ninths of their products are with zeros.
 
-    Depthwise ones whose gradients are wanted on a CPU, where torch's backward pass takes up to fifty times longer with
-    a dilation than without, are computed without it, on the grids of pixels that are the dilation apart.
+    Depthwise dilated convolutions that need gradients on a CPU are computed without dilation, on grids of pixels that
+    are the dilation apart. torch's backward pass takes up to fifty times longer with a dilation.
 
     Args:
         model (nn.Module): The model; changed in place, but not in its weights.
@@ -40,7 +39,7 @@ def _is_dilated(module: nn.Conv2d) -> bool:
 def _convolve_dilated(
     module: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None, only_in_training: bool
 ) -> Tensor:
-    """In place of ``Conv2d._conv_forward``."""
+    """Replace ``Conv2d._conv_forward``."""
     padding = list(module.padding)
     if module.training or not only_in_training:
         for axis, dilation in enumerate(module.dilation):
@@ -55,7 +54,7 @@ def _convolve_dilated(
 
 
 def _learns_slowly(module: nn.Conv2d, images: Tensor, weight: Tensor, padding: Sequence[int]) -> bool:
-    """Whether it is one for :func:`_convolve_grids`, where its gradients are wanted."""
+    """Whether torch's backward pass would be slow here, so that :func:`_convolve_grids` is better."""
     depthwise = module.groups == module.in_channels > 1
     keeps_size = all(2 * p == d * (k - 1) for p, d, k in zip(padding, module.dilation, weight.shape[2:], strict=True))
     with_gradients = torch.is_grad_enabled() and (images.requires_grad or weight.requires_grad)
@@ -63,7 +62,7 @@ def _learns_slowly(module: nn.Conv2d, images: Tensor, weight: Tensor, padding: S
 
 
 def _useless_taps(size: int, taps: int, dilation: int, padding: int) -> int:
-    """How many taps at either end see only padding, for outputs at stride 1, and can be left out with that padding.
+    """The number of taps at either end that see only padding at stride 1.
 
     Tap i of output o is at o - padding + i * dilation of the input.
     """
@@ -73,7 +72,7 @@ def _useless_taps(size: int, taps: int, dilation: int, padding: int) -> int:
 
 
 def _convolve_grids(images: Tensor, weight: Tensor, bias: Tensor | None, dilation: tuple[int, int]) -> Tensor:
-    """A depthwise dilated convolution that keeps the size of its maps: an output sees one grid of pixels only."""
+    """A depthwise dilated convolution that keeps the size of its maps. Each output sees only one grid of pixels."""
     (_, channels, height, width), (rows, columns) = images.shape, dilation
     images = F.pad(images, (0, -width % columns, 0, -height % rows)).movedim(1, -1)
     grids = images.unflatten(2, (-1, columns)).unflatten(1, (-1, rows)).permute(0, 2, 4, 5, 1, 3)

@@ -4,17 +4,17 @@ import torch
 from mmcv.cnn.bricks import wrappers
 from torch import Tensor, nn
 
-# These do nothing with their weights but what autocast would cast them for.
+# Autocast casts the weights of these, and they do nothing else with them.
 _CASTABLE = (nn.Conv2d, nn.Linear, wrappers.Conv2d, wrappers.Linear)
 
 
 def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Keep the weights of a frozen model in the type that autocast casts them to, in each pass anew.
+    """Keep the weights of a frozen model in the type that autocast would cast them to in each pass.
 
-    Its logits under autocast stay the same to the bit. Other modules may still share the weights in their own type.
+    Its logits under autocast do not change by a bit. Modules that share the weights keep them in their own type.
 
     Args:
-        model (nn.Module): The model; of no use without autocast to ``dtype`` then.
+        model (nn.Module): The model, changed in place. It then needs autocast to ``dtype``.
         dtype (torch.dtype): Such as ``torch.bfloat16``.
     """
     for module in model.modules():

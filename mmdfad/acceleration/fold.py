@@ -17,16 +17,16 @@ FOLD_TOLERANCE = 1e-3
 def fold_norms(model: nn.Module, images: Tensor) -> nn.Module:
     """A copy of a model for inference, with batch norms folded into the convolutions before them.
 
-    Which convolution a batch norm follows is seen from what it is given as the model runs, so any architecture will
-    do. Parts that can be reparameterised (``switch_to_deploy``, as in RepVGG) are, in a model of its own; other copies
-    share with the model all that is not folded. The copy is checked to give the model's logits on the images.
+    The model runs once to find the convolution before each batch norm, so this works for any architecture. Parts with
+    ``switch_to_deploy``, as in RepVGG, are reparameterised, too. The copy shares the tensors that do not change with
+    the model, unless parts are reparameterised. Its logits on the images are compared with the model's.
 
     Args:
         model (nn.Module): In eval mode, with images as input and logits as output.
         images (Tensor): Images [N, C, H, W] to run it on.
 
     Returns:
-        nn.Module: The copy, or the model itself where there is nothing to fold or the copy gives other logits.
+        nn.Module: The copy, or the model itself if there is nothing to fold or the copy gives other logits.
     """
     shared = {} if _reparameterisable(model) else {id(t): t for t in (*model.parameters(), *model.buffers())}
     try:
@@ -35,7 +35,7 @@ def fold_norms(model: nn.Module, images: Tensor) -> nn.Module:
             return model
         with torch.no_grad():
             exact, found = model(images), folded(images)
-    except Exception as error:  # of a model's own code: what cannot be made faster is left as it is
+    except Exception as error:  # each model has its own way to fail; it runs as it is then
         print_log(f'The teacher is not folded: {type(error).__name__}: {error}', 'current')
         return model
     error = (exact - found).abs().max() / exact.abs().max().clamp(min=1e-6)
@@ -68,14 +68,14 @@ def _reparameterisable(model: nn.Module) -> list[nn.Module]:
 
 
 def _convolutions_before_norms(model: nn.Module, images: Tensor) -> dict[nn.Module, nn.Module]:
-    """Batch norms with the convolution whose output each normalises, where both run once in a forward pass."""
+    """Each batch norm with the convolution before it, if both run just once in a forward pass."""
     calls: Counter[nn.Module] = Counter()
     makers: dict[int, tuple[nn.Module, Tensor]] = {}
     pairs: dict[nn.Module, nn.Module] = {}
 
     def after_convolution(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         calls[module] += 1
-        makers[id(output)] = module, output  # which holds the tensor, so that no other gets its id
+        makers[id(output)] = module, output  # keeping the tensor keeps its id
 
     def before_norm(module: nn.Module, inputs: tuple) -> None:
         calls[module] += 1

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def to_channels_last(model: nn.Module, inputs: Tensor) -> None:
-    """Let a model compute with channels last, which convolutions of most widths are faster in, if it suits.
+    """Let a model compute with channels last, if it supports that. Most convolutions are faster then.
 
     Args:
         model (nn.Module): The model, in eval mode; changed in place.
@@ -20,8 +20,8 @@ def to_channels_last(model: nn.Module, inputs: Tensor) -> None:
 def supports_channels_last(model: nn.Module, inputs: Tensor) -> bool:
     """Whether a model can compute with channels last.
 
-    One with strided 1x1 convolutions of few channels cannot: their backward pass in this layout and fp32 corrupts
-    memory in torch 2.14 on CPUs. Nor can one that makes views of features for which there are none then, as DMNet does.
+    Two kinds of models do not. In strided 1x1 convolutions of few channels, the backward pass in fp32 corrupts memory
+    in torch 2.14 on CPUs. And some models, such as DMNet, make views of features that need torch's default layout.
 
     Args:
         model (nn.Module): The model, in eval mode.

@@ -28,7 +28,7 @@ class NoiseDataset(Dataset):
         length (int): Vectors in the dataset. Defaults to more than any run needs; validation takes a few.
     """
 
-    # mmengine looks for the classes of a dataset here; noise has none.
+    # mmengine looks for the classes of a dataset here. Noise has no classes.
     metainfo: dict = {}
 
     def __init__(self, noise_dim: int | None = None, seed: int | None = None, length: int = 2**48) -> None:

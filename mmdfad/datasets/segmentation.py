@@ -12,7 +12,7 @@ from mmdfad.utils import DistillError
 class ListedSegDataset(BaseDataset):
     """Images and label maps named by a list file.
 
-    What it gives is what mmseg's transforms and metrics take; mmseg itself is not imported.
+    Its items suit the transforms and metrics of mmseg, which is not imported.
 
     Args:
         data_root (str): The dataset's folder.
@@ -22,7 +22,7 @@ class ListedSegDataset(BaseDataset):
         metainfo (dict, optional): Overrides ``METAINFO``.
     """
 
-    # Labels in the files that stand for something else, and whether label 0 is no class.
+    # Labels in the files that stand for another label, and whether label 0 means 'not a class'.
     label_map: dict[int, int] | None = None
     reduce_zero_label = False
     make_line = ''  # the command that makes the dataset
@@ -54,7 +54,8 @@ class ListedSegDataset(BaseDataset):
         listing = Path(self.ann_file)
         if not listing.is_file():
             raise FileNotFoundError(
-                f'{type(self).__name__} finds no {listing}; set data_root, or make the dataset with\n  {self.make_line}'
+                f'{type(self).__name__} does not find {listing}; set data_root, or make the dataset with\n'
+                f'  {self.make_line}'
             )
         pairs = [line.split() for line in listing.read_text().splitlines() if line.strip()]
         wrong = next((pair for pair in pairs if len(pair) != 2), None)
@@ -118,7 +119,7 @@ class CamVidDataset(ListedSegDataset):
 
 @DATASETS.register_module()
 class NYUv2Dataset(ListedSegDataset):
-    """NYU Depth v2 with its official split of 795 and 654 images (Silberman et al. 2012); label 0 is no class.
+    """NYU Depth v2 with its official split of 795 and 654 images (Silberman et al. 2012). Label 0 is ignored.
 
     ``data_root`` is what ``tools/dataset_converters/nyuv2.py`` makes: ``images``, ``labels13``, ``labels40`` and list
     files such as ``train13.txt``.

@@ -133,7 +133,7 @@ def amp_settings(dtype: str, device: torch.device) -> dict:
         device (torch.device): Where it is to run.
 
     Raises:
-        DistillError: If there is no such type, or the device has no use for it.
+        DistillError: If there is no such type, or the device does not support it.
     """
     if dtype == 'auto':
         dtype = fastest_dtype(device)

@@ -1,4 +1,4 @@
-"""Do student and teacher say the same?"""
+"""How often student and teacher agree."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ from mmdfad.utils import DistillError
 class AgreementMetric(BaseMetric):
     """The share of images, or pixels, that student and teacher label alike, as ``agreement`` in [0, 1].
 
-    It needs no ground truth, so it can judge, and drive ``save_best``, where there is no data: give it a validation
-    dataloader of noise. On real data the distiller must have ``val_agreement=True``.
+    It needs no ground truth. So it works with ``save_best`` if there is no data: use a validation dataloader of noise.
+    On real data the distiller must have ``val_agreement=True``.
     """
 
     default_prefix = ''
@@ -22,7 +22,7 @@ class AgreementMetric(BaseMetric):
         """Count a batch.
 
         Args:
-            data_batch (object): Not looked at.
+            data_batch (object): Ignored.
             data_samples (Sequence[dict]): Predictions with ``student_label`` and ``teacher_label``.
 
         Raises:
@@ -31,8 +31,8 @@ class AgreementMetric(BaseMetric):
         for sample in data_samples:
             if 'teacher_label' not in sample:
                 raise DistillError(
-                    'AgreementMetric needs the labels of student and teacher, which the distiller adds on real data '
-                    'with model.val_agreement=True only'
+                    'AgreementMetric needs the labels of student and teacher. On real data the distiller adds them '
+                    'with model.val_agreement=True'
                 )
             same = sample['student_label'] == sample['teacher_label']
             self.results.append((int(same.sum()), same.numel()))

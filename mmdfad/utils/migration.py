@@ -41,6 +41,10 @@ REMOVED = {
 _OLD_CONSTRUCTOR, _CONSTRUCTOR = 'PlayerOptimWrapperConstructor', 'mmdfad.DistillOptimWrapperConstructor'
 
 
+# Arguments that the Runner gives.
+_GIVEN = ('self', 'runner', 'dataloader')
+
+
 def refuse_old_settings(cfg: Config) -> None:
     """Refuse the config of a distillation that was written for an earlier version.
 
@@ -81,7 +85,8 @@ def refuse_keys(where: str, keys: Mapping[str, Any], known: Any = None) -> None:
     for key in keys:
         if key in REMOVED[where]:
             raise DistillError(_removed(where, key))
-        names = [n for n in inspect.signature(known).parameters if n != 'self'] if known else []
+        parameters = inspect.signature(known).parameters.values() if known else ()
+        names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in _GIVEN]
         close = difflib.get_close_matches(key, names, 1)
         hint = f'; did you mean {close[0]}?' if close else f'; it takes {", ".join(names)}' if names else ''
         raise DistillError(f'{where}.{key} is unknown{hint}')

@@ -32,8 +32,8 @@ class ModelSize(NamedTuple):
 
     Attributes:
         params (int): Parameters.
-        flops (float): Floating-point operations per image, a multiply-add as one, as mmengine counts them.
-        file_bytes (int): Bytes of its parameters and buffers, which is about what its checkpoint takes.
+        flops (float): Floating-point operations per image, with a multiply-add as one, as mmengine counts them.
+        file_bytes (int): Bytes of its parameters and buffers, about the size of its checkpoint.
     """
 
     params: int
@@ -82,7 +82,7 @@ def model_size(model: nn.Module, images: Tensor) -> ModelSize:
         model (nn.Module): The model, in eval mode.
         images (Tensor): Images [N, C, H, W], two or more: some models do not take a batch of one.
     """
-    plain = copy.copy(model)  # a copy is not compiled, and what is cannot be traced
+    plain = copy.copy(model)  # the copy is not compiled: compiled modules cannot be traced
     analyzer = FlopAnalyzer(plain, (images,)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     return ModelSize(
         params=sum(p.numel() for p in model.parameters()),

@@ -63,6 +63,6 @@ def test_nothing_is_repeated_without_gradients():
 
 
 def test_unknown_parts_are_named():
-    message = r"my.key names 'layer1', but the model has no such part; among its parts are 0, 0.0, 0.1, .*3.3"
+    message = r"my.key names 'layer1', but the model has no such part; some of its parts are 0, 0.0, 0.1, .*3.3"
     with pytest.raises(DistillError, match=message):
         checkpoint_activations(model_of(), ['layer1'], 'my.key')

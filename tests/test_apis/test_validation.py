@@ -99,7 +99,7 @@ def test_missing_training_images_are_named(tiny_cfg, tmp_path):
     dataset = dict(type='mmdfad.CamVidDataset', data_root=str(tmp_path), ann_file='train.txt')
     tiny_cfg.train_dataloader.update(dataset=dataset, sampler=dict(type='InfiniteSampler'))
     ensure_validation(tiny_cfg)
-    with pytest.raises(FileNotFoundError, match=r'finds no .*train.txt; set data_root, or make the dataset with'):
+    with pytest.raises(FileNotFoundError, match=r'does not find .*train.txt; set data_root, or make the dataset with'):
         run(tiny_cfg)
 
 

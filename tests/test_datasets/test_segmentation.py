@@ -54,7 +54,7 @@ def test_nyuv2(tmp_path, num_classes, first, last):
 
 
 def test_bad_input(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'(?s)CamVidDataset finds no .*set data_root.*camvid.py'):
+    with pytest.raises(FileNotFoundError, match=r'(?s)CamVidDataset does not find .*set data_root.*camvid.py'):
         CamVidDataset(data_root=str(tmp_path), ann_file='test.txt')
     (tmp_path / 'test.txt').write_text('only_one_name.png\n')
     with pytest.raises(DistillError, match=r"an image and its label map in each line.*'only_one_name.png'"):

@@ -167,7 +167,7 @@ def test_unusable_settings_are_named(settings, message):
 def test_unknown_parts_are_named(tiny_cfg):
     message = (
         r"default_hooks.acceleration.activation_checkpointing.teacher names 'layer1', but the model has no such part; "
-        r'among its parts are .*backbone.layer1'
+        r'some of its parts are .*backbone.layer1'
     )
     with pytest.raises(DistillError, match=message):
         accelerate(tiny_cfg, **options(activation_checkpointing=dict(teacher=['layer1'])))

@@ -1,4 +1,4 @@
-"""Checkpoints that survive whatever happens."""
+"""Checkpoints that survive interruptions and full disks."""
 
 import logging
 from collections import deque
@@ -19,7 +19,7 @@ from mmdfad.utils.state_dict import explain_mismatch
 
 @HOOKS.register_module()
 class DistillCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook``, by round, for distillation.
+    """mmengine's ``CheckpointHook`` for distillation, by round.
 
     A checkpoint holds student, generator, optimizers, schedulers and the round. ``meta['teacher']`` has the path of the
     teacher's checkpoint and the SHA-256 of its weights. Beyond mmengine's hook:
@@ -81,7 +81,7 @@ class DistillCheckpointHook(CheckpointHook):
             checkpoint['gradients'] = {name: pending_gradients(wrapper) for name, wrapper in pending.items()}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Refuse what does not belong to this run.
+        """Refuse a checkpoint that does not belong to this run.
 
         Raises:
             DistillError: If the checkpoint has another teacher (when resuming), or other networks.
@@ -96,10 +96,10 @@ class DistillCheckpointHook(CheckpointHook):
         theirs, ours = checkpoint['meta'].get('teacher'), unwrap(runner.model).teacher_record
         if runner._resume and theirs and theirs['sha256'] != ours['sha256']:
             raise DistillError(
-                'the checkpoint to resume from was distilled from another teacher:\n'
+                'the checkpoint to resume from has another teacher:\n'
                 f'  its teacher: {theirs["checkpoint"]} (sha256 {theirs["sha256"][:16]}...)\n'
                 f'  this config: {ours["checkpoint"]} (sha256 {ours["sha256"][:16]}...)\n'
-                'Set model.teacher.checkpoint to the former, or start anew in another work_dir'
+                'Set model.teacher.checkpoint to the former, or start a new run in another work_dir'
             )
         if runner._resume:
             _explain_ranks(checkpoint['meta'].get('ranks'), _ranks(runner), runner.logger)

@@ -113,7 +113,7 @@ class TrainingHealthHook(Hook):
         self._weights = weights
         for name, value in metrics.items():
             runner.message_hub.update_scalar(f'train/health/{name}', value)
-        learned = distiller.generator.learns  # if not, its images are what they are
+        learned = distiller.generator.learns  # if not, its images cannot be improved
         return [
             text
             for name, wrong, patience, text in self._judge(metrics)

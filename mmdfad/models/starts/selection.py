@@ -38,7 +38,7 @@ class ChannelSelection(Start):
 
 
 def missing_weights(student: dict[str, Tensor], teacher: dict[str, Tensor]) -> list[str]:
-    """Names of parameters of which the teacher has no counterpart that is as large.
+    """Names of the student's parameters that have no counterpart of at least their size in the teacher.
 
     Args:
         student (dict[str, Tensor]): The student's state dict, with parameters as such (``keep_vars``).

@@ -175,7 +175,7 @@ def test_save_unless_saved(bare_cfg, tmp_path):
 def test_resume_refuses_another_teacher(bare_cfg, tmp_path):
     run(bare_cfg, train_cfg__max_iters=2)
     other = save_teacher(tmp_path / 'other.pth', seed=1)
-    with pytest.raises(DistillError, match=r'(?s)distilled from another teacher:.*tiny.pth \(sha256.*other.pth'):
+    with pytest.raises(DistillError, match=r'(?s)resume from has another teacher:.*tiny.pth \(sha256.*other.pth'):
         run(bare_cfg, resume=True, model__teacher__checkpoint=str(other))
     # The same weights elsewhere are the same teacher.
     copied = save_teacher(tmp_path / 'copied.pth', seed=0)
