@@ -8,7 +8,7 @@ from mmengine.config import Config, DictAction
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
-from mmdfad.apis import add_agreement, load_student_weights, plain_student_config, read_run
+from mmdfad.apis import add_agreement, finish_distributed, load_student_weights, plain_student_config, read_run
 from mmdfad.utils import DistillError, readable_errors
 from mmdfad.utils.model import unwrap
 
@@ -60,6 +60,7 @@ def main() -> None:
         if args.out:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         runner.test()
+        finish_distributed()
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from mmdfad.apis import (
     check_settings,
     ensure_validation,
+    finish_distributed,
     init_distributed,
     is_distillation,
     require_writable,
@@ -98,6 +99,7 @@ def main() -> None:
             ensure_validation(cfg)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         runner.train()
+        finish_distributed()
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ from .checkpoints import (
 )
 from .config import add_agreement, check_settings, is_distillation, plain_student_config, read_run, set_amp
 from .distill import write_distillation
-from .distributed import init_distributed
+from .distributed import finish_distributed, init_distributed
 from .figure import draw_predictions
 from .validation import ensure_validation
 
@@ -21,6 +21,7 @@ __all__ = [
     'ensure_validation',
     'export_student',
     'find_resumable_checkpoint',
+    'finish_distributed',
     'init_distributed',
     'is_distillation',
     'load_student_weights',

@@ -31,23 +31,24 @@ def read_run(path: str, cfg_options: dict | None = None) -> Config:
     cfg = read_config(path)
     cfg.merge_from_dict(cfg_options or {})
     check_settings(cfg)
-    for name in [name for name, hook in (cfg.get('default_hooks') or {}).items() if hook is None]:
-        if name not in _STOCK_HOOKS:  # mmengine knows only its own hooks by name, and fails here
-            cfg.default_hooks.pop(name)
     return cfg
 
 
 def check_settings(cfg: Config) -> None:
-    """Refuse a distillation that was written for an earlier version of mmdfad.
+    """Refuse a distillation that was written for an earlier version of mmdfad, and drop hooks that are None.
 
     Args:
-        cfg (Config): A distillation or a plain model's.
+        cfg (Config): A distillation or a plain model's, changed in place.
 
     Raises:
         DistillError: If it was. The message lists the settings, and what to write instead.
     """
-    if is_distillation(cfg):
-        refuse_old_settings(cfg)
+    if not is_distillation(cfg):
+        return
+    refuse_old_settings(cfg)
+    for name in [name for name, hook in (cfg.get('default_hooks') or {}).items() if hook is None]:
+        if name not in _STOCK_HOOKS:  # mmengine knows only its own hooks by name, and fails here
+            cfg.default_hooks.pop(name)
 
 
 def is_distillation(cfg: Config) -> bool:

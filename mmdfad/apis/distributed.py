@@ -34,6 +34,16 @@ def init_distributed(cfg: Config) -> None:
     dist.init_process_group('gloo')
 
 
+def finish_distributed() -> None:
+    """Let all ranks of a run end together.
+
+    Threads of a process group that is still open when Python exits can abort the process.
+    """
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def _rank_variables(launcher: str) -> dict[str, str]:
     """The environment variables that torch needs, from those that the launcher sets."""
     try:

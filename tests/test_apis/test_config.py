@@ -66,5 +66,5 @@ def test_old_settings_are_refused_where_a_run_is_read(tmp_path):
 def test_a_hook_is_removed_by_none(tmp_path):
     """mmengine allows that for its own hooks only."""
     hooks = 'default_hooks = dict(timer=None, health=None, acceleration=dict(type="mmdfad.AccelerationHook"))\n'
-    (tmp_path / 'config.py').write_text(f"model = dict(type='Any')\n{hooks}")
+    (tmp_path / 'config.py').write_text(f"model = dict(type='Any', student=dict(type='Any'))\n{hooks}")
     assert {*read_run(str(tmp_path / 'config.py')).default_hooks} == {'timer', 'acceleration'}
