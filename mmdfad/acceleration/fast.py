@@ -41,12 +41,15 @@ class FastForm(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] to logits."""
-        lower = self.inference_dtype is not None and not torch.is_grad_enabled()
-        with torch.autocast(images.device.type, self.inference_dtype) if lower else nullcontext():
+        with torch.autocast(images.device.type, self.inference_dtype) if self._infers() else nullcontext():
             return self.model(images)
 
+    def _infers(self) -> bool:
+        """Whether it computes in the type for inference now."""
+        return self.inference_dtype is not None and not torch.is_grad_enabled()
+
     def _dtype(self) -> torch.dtype:
-        if self.inference_dtype is not None and not torch.is_grad_enabled():
+        if self._infers():
             return self.inference_dtype
         return computing_dtype(next(self.parameters()).device.type)
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from mmdfad.models.base_distiller import STUDENT_PREFIX
 from mmdfad.models.build import build_model
+from mmdfad.models.network import AUXILIARY_PREFIX
 from mmdfad.utils import DistillError
 from mmdfad.utils.atomic import atomic_write
 from mmdfad.utils.checkpoint import read_checkpoint
@@ -19,8 +20,6 @@ from mmdfad.utils.export import dataset_meta_of, write_student
 from mmdfad.utils.state_dict import explain_mismatch
 
 from .config import plain_student_config
-
-_AUXILIARY = 'auxiliary_head.'
 
 
 def set_resume(cfg: Config, resume: str) -> None:
@@ -124,7 +123,7 @@ def load_student_weights(model: nn.Module, checkpoint: str) -> dict:
     state, meta = _student_of(checkpoint)
     expected = model.state_dict()
     # An exported student has the auxiliary heads of its config. A training checkpoint has none.
-    auxiliary = {k for k in expected.keys() ^ state.keys() if k.startswith(_AUXILIARY)}
+    auxiliary = {k for k in expected.keys() ^ state.keys() if k.startswith(AUXILIARY_PREFIX)}
     state = {k: v for k, v in state.items() if k not in auxiliary}
     problem = explain_mismatch({k: v for k, v in expected.items() if k not in auxiliary}, state)
     if problem:

@@ -29,7 +29,7 @@ START_SEED = 2**63 - 2
 
 @LOOPS.register_module()
 class AdversarialDistillLoop(IterBasedTrainLoop):
-    """Runs rounds, each of which runs the phases in their order.
+    """Runs rounds. A round runs the phases in their order.
 
     What mmengine calls an iteration is a round here: ``max_iters``, all intervals of hooks, and all schedulers (with
     ``by_epoch=False``) count rounds.

@@ -69,11 +69,16 @@ class DistillOptimWrapperConstructor:
         for name, module in modules.items():
             wrappers[name] = build_optim_wrapper(module, _complete(self.cfgs[name], name, distiller.device))
             if get_world_size() > 1:
-                _average_gradients(wrappers[name])
+                _average_before_steps(wrappers[name])
         return OptimWrapperDict(**wrappers)
 
 
-def _average_gradients(optim_wrapper: OptimWrapper) -> None:
+def average_gradients(optim_wrapper: OptimWrapper) -> None:
+    """Average the gradients of an optimizer over the ranks."""
+    all_reduce_params([*pending_gradients(optim_wrapper).values()], op='mean')
+
+
+def _average_before_steps(optim_wrapper: OptimWrapper) -> None:
     """Let an optimizer wrapper average the gradients over the ranks before each step.
 
     It does so before it clips and unscales them. ``DistributedDataParallel`` would need the forward pass to go through
@@ -82,7 +87,7 @@ def _average_gradients(optim_wrapper: OptimWrapper) -> None:
     step = optim_wrapper.step
 
     def averaged_step(wrapper: OptimWrapper, **kwargs) -> None:
-        all_reduce_params([*pending_gradients(wrapper).values()], op='mean')
+        average_gradients(wrapper)
         step(**kwargs)
 
     # mmengine's schedulers count the calls of a method, and do not take a plain function.

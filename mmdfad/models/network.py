@@ -17,7 +17,7 @@ from mmdfad.utils.export import dataset_meta_of
 from mmdfad.utils.model import Shared
 
 # Name of these heads in a segmentor's state dict.
-_AUXILIARY = 'auxiliary_head.'
+AUXILIARY_PREFIX = 'auxiliary_head.'
 
 
 class Network(nn.Module):
@@ -163,16 +163,16 @@ class Network(nn.Module):
         state = dict(self.model.state_dict(keep_vars=True) if state_dict is None else state_dict)
         heads = self._auxiliary.value
         if heads is not None:
-            state.update({f'{_AUXILIARY}{k}': v for k, v in heads.state_dict(keep_vars=True).items()})
+            state.update({f'{AUXILIARY_PREFIX}{k}': v for k, v in heads.state_dict(keep_vars=True).items()})
         return state
 
     def load_plain_state(self, state_dict: Mapping[str, Tensor]) -> None:
         """Load weights of the plain model, for as many names as there are."""
         heads = self._auxiliary.value
-        own = {k: v for k, v in state_dict.items() if heads is None or not k.startswith(_AUXILIARY)}
+        own = {k: v for k, v in state_dict.items() if heads is None or not k.startswith(AUXILIARY_PREFIX)}
         self.model.load_state_dict(own, strict=False)
         if heads is not None:
-            rest = {k.removeprefix(_AUXILIARY): v for k, v in state_dict.items() if k not in own}
+            rest = {k.removeprefix(AUXILIARY_PREFIX): v for k, v in state_dict.items() if k not in own}
             heads.load_state_dict(rest, strict=False)
 
     def meta_in(self, run: Config) -> dict:

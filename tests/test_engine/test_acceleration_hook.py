@@ -234,7 +234,7 @@ def test_validation_gets_the_exact_teacher(tiny_cfg):
 
 
 def teacher_passes(cfg: Config, **changes) -> tuple[list[tuple[str, torch.dtype, torch.dtype]], AdversarialDistiller]:
-    """Which form, with weights of which type, computes in which type in an imitation and a generation step."""
+    """For each phase: the form that runs, the type of its weights, and the type it computes in."""
     distiller, optim = accelerate(cfg, **changes)
     checksum = weights_sha256(distiller.teacher.model)
     seen = []

@@ -279,7 +279,7 @@ def test_resumed_run_is_bitwise_the_same(tiny_cfg, tmp_path, extras):
 
 @pytest.mark.parametrize('extras', ['plain', 'eventful'])
 def test_resume_in_the_middle_of_accumulation(bare_cfg, tmp_path, extras):
-    """Round 4 ends after 8 steps of the student and 4 of the generator, of which 3 at a time make an update."""
+    """Round 4 ends after 8 student steps and 4 generator steps. An update takes 3 steps, so both are halfway."""
     if extras == 'eventful':
         make_eventful(bare_cfg)
     for part in ('student', 'generator'):

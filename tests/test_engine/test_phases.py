@@ -38,7 +38,7 @@ def test_configs_stay_as_they_are():
         (dict(name='imitation'), 'train_cfg.phases must be a list of dicts, but found {'),
         (['imitation'], 'train_cfg.phases must be a list of dicts'),
         ([dict(steps=1)], r'phases\[0\].name must be one of imitation, generation, but found None'),
-        ([dict(name='imitation'), dict(name='play')], r"phases\[1\].name must be .*, but found 'play'"),
+        ([dict(name='imitation'), dict(name='warm-up')], r"phases\[1\].name must be .*, but found 'warm-up'"),
         ([dict(name='imitation', steps=0)], r'phases\[0\].steps must be a whole number, 1 or more, but found 0'),
         ([dict(name='imitation', steps=True)], r'phases\[0\].steps must be a whole number'),
         ([dict(name='imitation', steps=2.0)], r'phases\[0\].steps must be a whole number'),

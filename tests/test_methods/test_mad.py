@@ -4,19 +4,8 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
-from harness import (
-    ROUNDS,
-    NormStatistics,
-    Plain,
-    assert_as_rendered,
-    assert_equal,
-    cosine,
-    divergence,
-    prepare,
-    set_lr,
-    shrink,
-)
+from dfq import render_dfq
+from harness import ROUNDS, Plain, assert_as_rendered, assert_equal, prepare, shrink
 
 # The weight of the balance of classes.
 CONFIGS = {
@@ -25,37 +14,19 @@ CONFIGS = {
 }
 
 
-def mad(plain: Plain, balance, rounds=ROUNDS):
-    student = torch.optim.SGD(plain.student.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    generator = torch.optim.Adam(plain.generator.parameters(), lr=1e-3, betas=(0.5, 0.999))
+def mad(plain: Plain, balance):
     average = copy.deepcopy(plain.generator)
-    statistics = NormStatistics(plain.teacher)
-    for i in range(rounds):
-        set_lr(student, cosine(0.1, i, rounds))
-        plain.student.eval()
-        images = plain.generator(next(plain.noise))
-        logits = plain.teach(images)
-        one_hot = F.cross_entropy(logits, logits.max(1)[1])
-        mean = F.softmax(logits, dim=1).transpose(0, 1).flatten(1).mean(1)
-        adversary = -divergence(plain.study(images), logits).mean()
-        loss = statistics.loss() + one_hot + balance * (mean * torch.log(mean)).sum() + adversary
-        generator.zero_grad()
-        loss.backward()
-        generator.step()
-        with torch.no_grad():
-            for slow, own in zip(average.parameters(), plain.generator.parameters(), strict=True):
-                slow.copy_(0.95 * slow + 0.05 * own)
 
-        plain.student.train()
-        for _ in range(10):
-            with torch.no_grad():
-                new, old = next(plain.noise).chunk(2)
-                images = torch.cat([plain.generator(new), average(old)])
-                logits = plain.teach(images)
-            loss = divergence(plain.study(images), logits).mean()
-            student.zero_grad()
-            loss.backward()
-            student.step()
+    @torch.no_grad()
+    def move_average():
+        for slow, own in zip(average.parameters(), plain.generator.parameters(), strict=True):
+            slow.copy_(0.95 * slow + 0.05 * own)
+
+    def sample(noise):
+        new, old = noise.chunk(2)
+        return torch.cat([plain.generator(new), average(old)])
+
+    render_dfq(plain, balance, sample, move_average)
     return average
 
 

@@ -4,11 +4,11 @@ import logging
 from collections import deque
 from pathlib import Path
 
-from mmengine.dist import all_reduce_params, get_world_size, is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmdfad.engine.optim import pending_gradients, restore_gradients
+from mmdfad.engine.optim import average_gradients, pending_gradients, restore_gradients
 from mmdfad.registry import HOOKS
 from mmdfad.utils import DistillError
 from mmdfad.utils.atomic import ATOMIC_BACKEND, atomic_write
@@ -148,7 +148,7 @@ class DistillCheckpointHook(CheckpointHook):
         if get_world_size() > 1:
             for wrapper in runner.optim_wrapper.values():
                 if not wrapper.should_update():
-                    all_reduce_params([*pending_gradients(wrapper).values()], op='mean')
+                    average_gradients(wrapper)
 
 
 def _ranks(runner: Runner) -> dict[str, int]:
