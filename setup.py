@@ -46,7 +46,7 @@ def add_mim_extension() -> None:
 
 
 add_mim_extension()
-extras = {name: read_requirements(name) for name in ('demo', 'test', 'mminstall')}
+extras = {name: read_requirements(name) for name in ('demo', 'pictures', 'test', 'mminstall')}
 setup(
     name='mmdfad',
     version=read_version(),
@@ -65,6 +65,13 @@ setup(
     include_package_data=True,
     python_requires='>=3.10',
     install_requires=read_requirements('runtime'),
-    extras_require={**extras, 'dev': [*extras['demo'], *extras['test'], 'pre-commit==4.7.0', 'ruff==0.17.6']},
+    extras_require={
+        **extras,
+        'dev': [
+            *(line for name in ('demo', 'pictures', 'test') for line in extras[name]),
+            'pre-commit==4.7.0',
+            'ruff==0.17.6',
+        ],
+    },
     zip_safe=False,
 )

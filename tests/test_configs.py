@@ -57,6 +57,13 @@ def prepare_one_round(cfg: Config) -> Config:
     cfg.train_cfg.max_iters = 1
     cfg.train_dataloader.batch_size = 2
     cfg.param_scheduler = None
+    # A picture of 32 images would take longer than the round.
+    cfg.default_hooks.synthetic_images.num_images = 2
+    generator = cfg.model.generator
+    while 'generator' in generator:
+        generator = generator.generator
+    if 'count' in generator:
+        generator.count = 2
     return cfg
 
 

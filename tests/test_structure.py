@@ -14,7 +14,7 @@ PACKAGE = ROOT / 'mmdfad'
 LAYERS = [
     ['version', 'registry', 'utils'],
     ['acceleration', 'datasets', 'evaluation', 'models.backbones', 'models.torch_classifier'],
-    ['models.chance', 'models.parts', 'models.pixels', 'models.logits'],
+    ['models.chance', 'models.channels', 'models.parts', 'models.pixels', 'models.logits'],
     ['models.step'],
     ['models.network'],
     ['models.generators', 'models.objectives', 'models.starts'],

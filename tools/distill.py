@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from mmdfad.apis import write_distillation
+from mmdfad.apis import METHODS, write_distillation
 from mmdfad.utils import readable_errors
 
 
@@ -26,8 +26,16 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         '--image-size', type=int, nargs=2, metavar=('H', 'W'), help="default: the size in the teacher's test pipeline"
     )
-    parser.add_argument('--rounds', type=int, help="rounds to run; default: the paper's for that image size")
-    parser.add_argument('--batch-size', type=int, help="images in a step; default: the paper's for that image size")
+    parser.add_argument(
+        '--method',
+        choices=list(METHODS),
+        default='ils',
+        help='ils (the default): images moved towards the statistics of the teacher, then a start by least squares, '
+        'then imitation; dfad: an adversarial generator, as in the paper',
+    )
+    parser.add_argument('--minutes', type=float, help='choose as many images and rounds as fit into so many minutes')
+    parser.add_argument('--rounds', type=int, help="rounds to run; default: the method's")
+    parser.add_argument('--batch-size', type=int, help="images in a step; default: the method's for that image size")
     parser.add_argument('--seed', type=int, default=0, help='seed of the run')
     parser.add_argument(
         '--work-dir', type=Path, help='folder for logs, checkpoints and the student; the config is WORK_DIR.py'
@@ -52,6 +60,8 @@ def main() -> None:
             args.rounds,
             args.batch_size,
             args.seed,
+            args.method,
+            args.minutes,
         )
     print(*(f'  {line}' for line in reasons), f'Wrote {config}', sep='\n', flush=True)
     if not args.config_only:

@@ -12,9 +12,11 @@ from .config import add_agreement, check_settings, is_distillation, plain_studen
 from .distill import write_distillation
 from .distributed import finish_distributed, init_distributed
 from .figure import draw_predictions
+from .methods import METHODS
 from .validation import ensure_validation
 
 __all__ = [
+    'METHODS',
     'add_agreement',
     'check_settings',
     'draw_predictions',

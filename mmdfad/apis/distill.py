@@ -18,15 +18,9 @@ from mmdfad.utils.atomic import atomic_write
 from mmdfad.utils.config import custom_imports
 from mmdfad.utils.model import evaluating, model_size
 
-from .choices import (
-    Choices,
-    generator_settings,
-    method_settings,
-    noise_settings,
-    schedule_settings,
-    validation_settings,
-)
+from .choices import Choices, Task, validation_settings
 from .image_size import Size, config_size, training_size
+from .methods import METHODS
 from .shrink import shrink
 
 BASE = 'mmdfad::_base_/default_runtime.py'
@@ -41,6 +35,8 @@ def write_distillation(
     rounds: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    method: str = 'ils',
+    minutes: float | None = None,
 ) -> list[str]:
     """Write the config of a distillation for ``tools/train.py``.
 
@@ -52,9 +48,12 @@ def write_distillation(
             teacher at half the width, ``'auto:depth=0.5'`` at half the depth, ``'auto:width=0.5,depth=0.5'`` for both.
         image_size (Size, optional): Height and width to generate, in pixels. Defaults to the size in the teacher's
             config, for example in its test pipeline.
-        rounds (int, optional): Rounds to run. Defaults to the paper's for images of that size.
-        batch_size (int, optional): Images in a step. Defaults to the paper's, in inverse proportion to the area.
+        rounds (int, optional): Rounds to run. Defaults to the method's.
+        batch_size (int, optional): Images in a step. Defaults to the method's for images of that size.
         seed (int): Seed of the run. Defaults to 0.
+        method (str): ``'ils'`` (inversion and least squares) or ``'dfad'`` (data-free adversarial distillation).
+            Defaults to ``'ils'``.
+        minutes (float, optional): Choose the amounts of the method so that a run on this machine takes about as long.
 
     Returns:
         list[str]: A line for each choice, with the reason. They are also the comments of the written config.
@@ -62,9 +61,7 @@ def write_distillation(
     Raises:
         DistillError: If the models do not fit, or nothing tells the image size.
     """
-    for name, value in dict(rounds=rounds, batch_size=batch_size).items():
-        if value is not None:
-            require_positive(f'--{name.replace("_", "-")}', **{name: value})
+    _check_flags(method, rounds, batch_size, minutes)
     choices = Choices()
     with _quiet():
         teacher_cfg = dict(cfg_path=_absolute(teacher), checkpoint=_absolute(checkpoint))
@@ -73,6 +70,7 @@ def write_distillation(
         images = torch.zeros(2, image_channels(network.model), *size)
         student_cfg, student_network = _student(choices, student, teacher_cfg['cfg_path'], network, images)
         _report_sizes(choices, network, student_network, images)
+        chosen = METHODS[method](choices, Task(network, student_network, size, rounds, batch_size, minutes))
     settings = dict(
         _base_=BASE,
         custom_imports=_imports(network, student_network),
@@ -83,16 +81,26 @@ def write_distillation(
             type='mmdfad.AdversarialDistiller',
             teacher=teacher_cfg,
             student=student_cfg,
-            generator=generator_settings(choices, network, size),
-            **method_settings(choices, network, student_network),
+            **chosen.pop('model'),
         ),
-        **noise_settings(choices, size, batch_size),
-        **schedule_settings(choices, network, student_network, size, rounds),
+        **chosen,
         **validation_settings(choices, network.cfg),
     )
     text = f'{_header(out, choices)}{Config(settings).pretty_text.rstrip()}\n'
     atomic_write(out, text.encode())
     return choices.lines
+
+
+def _check_flags(method: str, rounds: int | None, batch_size: int | None, minutes: float | None) -> None:
+    if method not in METHODS:
+        raise DistillError(f'--method must be one of {", ".join(METHODS)}, but found {method!r}')
+    for name, value in dict(rounds=rounds, batch_size=batch_size).items():
+        if value is not None:
+            require_positive(f'--{name.replace("_", "-")}', **{name: value})
+    if minutes is not None and not minutes > 0:
+        raise DistillError(f'--minutes must be a positive number, but found {minutes!r}')
+    if minutes is not None and rounds is not None:
+        raise DistillError('give either --minutes or --rounds, not both: the minutes decide how many rounds fit')
 
 
 def _header(out: str | Path, choices: Choices) -> str:

@@ -1,12 +1,13 @@
 """Rounds of phases (DFAD, arXiv 1912.11006, algorithm 1) as an mmengine training loop."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce_params, get_rank, get_world_size
+from mmengine.dist import all_reduce_params, broadcast, get_rank, get_world_size
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -39,8 +40,9 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         dataloader (dict): Dataloader of a :class:`~mmdfad.datasets.NoiseDataset`.
         max_iters (int): Rounds to run.
         phases (Sequence[dict]): Each with ``name`` (``'imitation'`` or ``'generation'``), ``steps`` in a round, and
-            optionally ``begin``, the first round (from 0), and settings of its step. The generation phase takes
-            ``student_bn_eval``. Defaults to the paper's: 5 imitation steps, then 1 generation step.
+            optionally ``begin``, the first round (from 0), ``end``, the round before which it ends, and settings of
+            its step. The generation phase takes ``student_bn_eval``. Defaults to the paper's: 5 imitation steps, then
+            1 generation step.
         noise (str): Draw noise for each ``'step'`` (DFAD) or once a ``'round'`` (ZSKT). Defaults to ``'step'``.
         val_begin (int): First round that may be validated. Defaults to 1.
         val_interval (int): Rounds between validations. Defaults to 1000.
@@ -109,6 +111,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
             own = [phase for phase in self.phases if phase.updates == name]
             done, total = (sum(phase.steps_before(n) for phase in own) for n in (self._iter, self._max_iters))
             optim_wrapper.initialize_count_status(self.runner.model, done, total)
+        # Schedulers count rounds, also those in which a phase that begins later updates nothing.
+        warnings.filterwarnings('ignore', message='Detected call of `scheduler.step')
 
     def run_round(self) -> None:
         """Run one round."""
@@ -119,7 +123,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         log: dict[str, Tensor] = {}
         batch = None
         for phase in self.phases:
-            for _ in range(phase.steps if self._iter >= phase.begin else 0):
+            for _ in range(phase.steps_in(self._iter)):
                 if batch is None or self.noise == 'step':
                     batch = next(self.dataloader_iterator)
                 log |= self._run_step(phase, batch)
@@ -152,7 +156,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
     def _batches_before(self, round_index: int) -> int:
         """Batches that the rounds before this one take from the dataloader."""
         if self.noise == 'round':
-            return max(0, round_index - min(phase.begin for phase in self.phases))
+            return sum(any(phase.steps_in(i) for phase in self.phases) for i in range(round_index))
         return sum(phase.steps_before(round_index) for phase in self.phases)
 
     def _reseed(self) -> None:
@@ -161,7 +165,11 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         set_random_seed(int(sequence.generate_state(1)[0]))
 
     def _apply_start(self) -> None:
-        """Give the student its first weights, if this is the round for it. All ranks compute the same."""
+        """Give the student its first weights, if this is the round for it.
+
+        All ranks compute the same, in the time that one takes, so that a sharded teacher works, too. Then they take the
+        weights of the first one: rounding may differ from device to device.
+        """
         distiller = self.distiller
         if distiller.start is None or distiller.start.begin != self._iter:
             return
@@ -174,6 +182,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
             return distiller.generator.sample(vectors.to(distiller.device)).float()
 
         distiller.apply_start(sample)
+        for value in distiller.student.state_dict().values():
+            broadcast(value)
 
     def _average_statistics(self) -> None:
         """Average over the ranks what they keep beside the weights: the statistics of batch norms.

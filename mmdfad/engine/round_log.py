@@ -50,6 +50,15 @@ class RoundLog:
                 self._check_finite(f'{phase}_loss', read, updated, round_number)
             for key, value in read.items():
                 self.message_hub.update_scalar(f'train/{key}', value)
+        if unread:
+            self._forget_all_but(unread[-1][1])
+
+    def _forget_all_but(self, last: dict[str, Tensor]) -> None:
+        """Drop the values of phases that have ended: mmengine would log the last of them for ever."""
+        for key in [*self.message_hub.log_scalars]:
+            own = key.removeprefix('train/')
+            if own.partition('_')[0] in PHASES and own not in last:
+                self.message_hub.log_scalars.pop(key)
 
     def _check_finite(self, key: str, values: dict[str, float], updated: str, round_number: int) -> None:
         if not math.isfinite(values.get(key, 0)):

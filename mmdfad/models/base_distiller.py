@@ -39,6 +39,7 @@ class BaseDistiller(BaseModel):
         self.student = student
         self.student.take_pixels_of(teacher)
         self.generator = generator
+        self.generator.bind_pixels(teacher.pixel_space)
         self.val_agreement = val_agreement
 
     @property

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 # What images need random numbers for.
-LABELS, MEMORY, FLIPS, SHIFTS = range(4)
+LABELS, MEMORY, FLIPS, SHIFTS, LEAVES, CROPS, COLOURS, PICKS, SWEEPS = range(9)
 # More numbers than one image needs for one purpose.
 _LONGEST = 2**20
 # Constants of splitmix64 (Steele et al., OOPSLA 2014) as signed integers: torch has no unsigned arithmetic.

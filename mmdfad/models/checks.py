@@ -29,6 +29,7 @@ def check_networks(teacher: Network, student: Network, generator: Generator) -> 
     device = next(student.parameters()).device
     with torch.no_grad(), evaluating(student), evaluating(generator):
         images = generator(torch.zeros(2, generator.noise_dim, device=device))
+        teacher.image_shape = student.image_shape = tuple(images.shape[1:])
         teacher_logits = _try_logits(teacher, images, 'model.generator.channels')
         student_logits = _try_logits(student, images, 'model.student.image_size')
     _check_kinds(teacher, student)

@@ -149,8 +149,8 @@ class AdversarialDistiller(BaseDistiller):
         noise = noise.to(self.device, non_blocking=True)
         log: dict[str, Tensor] = {}
 
-        def loss(images: Tensor) -> Tensor:
-            step = Step(images.type_as(noise), noise, round_index, progress)
+        def loss(images: Tensor, own_noise: Tensor = noise) -> Tensor:
+            step = Step(images.type_as(noise), own_noise, round_index, progress)
             if self.generation.needs('student', round_index):
                 step.student = self.student(step.images)
             if self.generation.needs('teacher', round_index):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
@@ -39,6 +38,8 @@ class Network(nn.Module):
     Attributes:
         logits (LogitModel): The model as images in its own pixel space to logits.
         pixels (nn.Module): From the teacher's pixels to the model's.
+        image_shape (tuple[int, int, int], optional): Channels, height and width of the images that it is given, which
+            are in the teacher's size. Known once the distiller has checked that the networks fit together.
         fast (nn.Module, optional): A faster form of ``logits``. Its method ``serves(taps)`` tells whether it can
             record these taps now. Acceleration sets it.
 
@@ -70,6 +71,7 @@ class Network(nn.Module):
             raise DistillError(f'model.{role}: {error}') from error
         self.pixel_space = PixelSpace.of(model)
         self.pixels: nn.Module = nn.Identity()
+        self.image_shape: tuple[int, int, int] | None = None
         self.fast: nn.Module | None = None
         self._recorder = _Recorder()
 
@@ -196,14 +198,14 @@ class _Recorder:
         def store(module: nn.Module, inputs: tuple, output: Any) -> None:
             if tap in self.wanted:
                 # The first call counts: activation checkpointing repeats it.
-                self.taps.setdefault(tap, _last_tensor(output))
+                self.taps.setdefault(tap, last_tensor(output))
 
         return store
 
     def input_hook(self, tap: Tap) -> Callable:
         def store_and_replace(module: nn.Module, inputs: tuple) -> tuple | None:
             if tap in self.wanted:
-                self.taps.setdefault(tap, _last_tensor(inputs[0]))
+                self.taps.setdefault(tap, last_tensor(inputs[0]))
             if tap in self.replacements:
                 return (self.replacements[tap], *inputs[1:])
             return None
@@ -211,8 +213,12 @@ class _Recorder:
         return store_and_replace
 
 
-def _last_tensor(value: Any) -> Tensor:
-    """The tensor itself, or the last one of a tuple such as the outputs of a backbone."""
-    while not isinstance(value, torch.Tensor):
-        value = value[-1]
-    return value
+def last_tensor(value: Any) -> Tensor | None:
+    """The tensor itself, or the last one in a tuple: outputs of a backbone, or Swin's features with their size."""
+    if isinstance(value, Tensor):
+        return value
+    for part in reversed(value) if isinstance(value, tuple | list) else ():
+        found = last_tensor(part)
+        if found is not None:
+            return found
+    return None

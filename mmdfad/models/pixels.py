@@ -51,6 +51,39 @@ class PixelSpace:
         mean, std = (v.to(images.device, torch.float32).view(-1, 1, 1) for v in (self.mean, self.std))
         return (images.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
 
+    def from_rgb(self, images: Tensor) -> Tensor:
+        """Normalise colours: the inverse of :meth:`to_rgb`, differentiable and without rounding.
+
+        Args:
+            images (Tensor): Images [N, C, H, W] in [0, 1], three channels in the order RGB.
+
+        Returns:
+            Tensor: Normalised images [N, C, H, W].
+        """
+        low, high = self.bounds(images.shape[1])
+        return torch.lerp(low.to(images), high.to(images), images)
+
+    def bounds(self, channels: int) -> tuple[Tensor, Tensor]:
+        """The normalised values of 0 and 255, between which all viewable pixels are.
+
+        Args:
+            channels (int): Channels of the images.
+
+        Returns:
+            tuple[Tensor, Tensor]: Least and largest values [C, 1, 1], fp32.
+
+        Raises:
+            DistillError: If this is the space of images with other channels.
+        """
+        found = max(self.mean.numel(), self.std.numel())
+        if found not in (1, channels):
+            raise DistillError(
+                f'model.generator makes images of {channels} channel(s), but the mean and std of the data_preprocessor '
+                f'of model.teacher are for {found}; set model.generator.channels={found}'
+            )
+        low, high = ((value - self.mean) / self.std for value in (0, 255))
+        return tuple(v.float().expand(channels).reshape(-1, 1, 1).clone() for v in (low, high))
+
     def equals(self, other: 'PixelSpace') -> bool:
         """Whether the two spaces are the same, for any image."""
         return self.flips == other.flips and all(

@@ -10,6 +10,8 @@ from mmengine.analysis import FlopAnalyzer
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
+from .errors import DistillError
+
 T = TypeVar('T')
 
 
@@ -89,3 +91,16 @@ def model_size(model: nn.Module, images: Tensor) -> ModelSize:
         flops=analyzer.total() / len(images),
         file_bytes=sum(t.numel() * t.element_size() for t in model.state_dict().values()),
     )
+
+
+def classifier_of(model: nn.Module) -> str:
+    """Name of the layer that gives a model's logits: mmseg's ``conv_seg``, or the last linear or convolutional layer.
+
+    Raises:
+        DistillError: If it has none.
+    """
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    if not layers:
+        raise DistillError(f'found no linear or convolutional layer in {type(model).__name__} that gives its logits')
+    # The heads of mmseg register their other layers after it.
+    return ([name for name in layers if name.endswith('conv_seg')] or layers)[-1]

@@ -1,7 +1,7 @@
 """Comparing state dicts, and explaining how they differ."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,12 @@ def regenerated_names(model: nn.Module) -> set[str]:
     return set(model.load_state_dict(model.state_dict(), strict=False).missing_keys)
 
 
-def select_weights(expected: Mapping[str, Tensor], larger: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def select_weights(
+    expected: Mapping[str, Tensor],
+    larger: Mapping[str, Tensor],
+    source_name: Callable[[str], str] = str,
+    index: Callable[[str, int, int, int], Tensor] | None = None,
+) -> dict[str, Tensor]:
     """Select weights for a narrower model from a larger one of the same family (arXiv 2311.18823).
 
     Evenly spaced elements of each dimension are kept. So layers that follow each other keep the same channels.
@@ -49,6 +54,9 @@ def select_weights(expected: Mapping[str, Tensor], larger: Mapping[str, Tensor])
     Args:
         expected (Mapping[str, Tensor]): The narrower model's state dict.
         larger (Mapping[str, Tensor]): The larger one's.
+        source_name (Callable[[str], str]): The larger model's name of a parameter. Defaults to the same name.
+        index (Callable[[str, int, int, int], Tensor], optional): Which elements to keep: of a parameter's name, a
+            dimension, its size in the larger and in the narrower model. Defaults to evenly spaced ones.
 
     Returns:
         dict[str, Tensor]: Weights for every name that both have with equally many dimensions, if ``larger`` is at
@@ -56,7 +64,7 @@ def select_weights(expected: Mapping[str, Tensor], larger: Mapping[str, Tensor])
     """
     selected = {}
     for name, tensor in expected.items():
-        source = larger.get(name)
+        source = larger.get(source_name(name))
         if (
             source is None
             or source.ndim != tensor.ndim
@@ -64,7 +72,8 @@ def select_weights(expected: Mapping[str, Tensor], larger: Mapping[str, Tensor])
         ):
             continue
         for dim, (size, kept) in enumerate(zip(source.shape, tensor.shape, strict=True)):
-            source = source.index_select(dim, torch.arange(kept, device=source.device) * size // kept)
+            rows = torch.arange(kept) * size // kept if index is None else index(name, dim, size, kept)
+            source = source.index_select(dim, rows.to(source.device))
         selected[name] = source.clone()
     return selected
 

@@ -19,7 +19,7 @@ MISSING = dict(
 )
 CONFIGS = sorted(
     path
-    for folder in ('baselines', 'dfad', 'dafl', 'zskt', 'dfq', 'mad', 'fastdfkd')
+    for folder in ('baselines', 'dfad', 'dafl', 'zskt', 'dfq', 'mad', 'fastdfkd', 'ils')
     for path in (ROOT / 'configs' / folder).glob('*.py')
 )
 

@@ -130,19 +130,26 @@ def test_noise_of_a_round_is_that_of_all_its_steps(bare_cfg):
     assert [torch.equal(noise, stream[i]) for i, _, noise, _ in recorder.steps] == [True] * 6
 
 
-def test_phases_run_in_their_order_and_from_their_rounds(bare_cfg):
-    phases = [dict(GENERATION, begin=1), dict(name='imitation'), dict(name='generation', steps=2, begin=3)]
+def test_phases_run_in_their_order_and_rounds(bare_cfg):
+    phases = [dict(GENERATION, begin=1, end=3), dict(name='imitation'), dict(name='generation', steps=2, begin=2)]
     runner, recorder = record(bare_cfg, train_cfg__max_iters=4, train_cfg__phases=phases)
-    first, second = ['imitation'], ['generation', 'imitation']
-    assert recorder.names == [first, second, second, [*second, 'generation', 'generation']]
-    assert torch.equal(recorder.noise, runner.train_dataloader.dataset.__getitems__(range(9 * 8)))
+    first, second, third = ['imitation'], ['generation', 'imitation'], ['generation', 'generation']
+    assert recorder.names == [first, second, second + third, first + third]
+    assert torch.equal(recorder.noise, runner.train_dataloader.dataset.__getitems__(range(10 * 8)))
 
 
 @pytest.mark.parametrize('noise', ['step', 'round'])
-@pytest.mark.parametrize('begin', [1, 5])
-def test_resume_finds_its_place_in_the_noise(bare_cfg, tmp_path, noise, begin):
-    """Also in round 4 with a phase that has not begun."""
-    phases = [dict(GENERATION, begin=begin), IMITATION]
+@pytest.mark.parametrize(
+    'phases',
+    [
+        [dict(GENERATION, begin=1), IMITATION],
+        [dict(GENERATION, begin=5), IMITATION],
+        [dict(GENERATION, end=1), dict(IMITATION, begin=2, end=5), dict(GENERATION, begin=3)],
+    ],
+    ids=['begun', 'not begun', 'ended'],
+)
+def test_resume_finds_its_place_in_the_noise(bare_cfg, tmp_path, noise, phases):
+    """In round 4, with phases that have not begun, have ended, or leave out a round."""
     bare_cfg.train_cfg.update(phases=phases, noise=noise)
     whole, all_steps = record(bare_cfg, work_dir=str(tmp_path / 'whole'))
     record(bare_cfg, work_dir=str(tmp_path / 'parts'), train_cfg__max_iters=4)
@@ -432,6 +439,62 @@ def test_images_of_a_start_are_those_of_its_own_noise(bare_cfg):
     with torch.no_grad():
         assert torch.allclose(first(noise[:2]), two, atol=1e-5)
         assert torch.allclose(first(noise[2:]), three, atol=1e-5)
+
+
+# First only images, then the start, then only imitation.
+
+
+def in_three_parts(cfg):
+    """The start comes before round 3. All hooks act in each round."""
+    phases = [dict(GENERATION, end=3), dict(IMITATION, begin=3)]
+    cfg.train_cfg.update(phases=phases, max_iters=6, val_begin=4, val_interval=1)
+    cfg.model.update(start=dict(type='mmdfad.MarkStart', begin=3), generation=[dict(type='BNStatisticsPrior')])
+    cfg.param_scheduler.student = [dict(type='CosineAnnealingLR', by_epoch=False, begin=3, end=7)]
+    cfg.update(
+        val_dataloader=dict(
+            batch_size=4,
+            num_workers=0,
+            dataset=dict(type='mmdfad.NoiseDataset', seed=1, length=4),
+            sampler=dict(type='mmdfad.NoiseSampler'),
+        ),
+        val_evaluator=dict(type='mmdfad.AgreementMetric'),
+        val_cfg=dict(),
+    )
+    for name in ('checkpoint', 'synthetic_images', 'health', 'logger'):
+        cfg.default_hooks[name].interval = 1
+    return cfg
+
+
+def test_a_run_in_three_parts(tiny_cfg, tmp_path):
+    runner, recorder = record(in_three_parts(tiny_cfg))
+    assert recorder.names == [['generation']] * 3 + [['imitation'] * 2] * 3
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    lines = [line for line in log.splitlines() if 'Round(train)' in line]
+    # Each line has the values of its own phase only.
+    assert ['generation_loss' in line for line in lines] == [True] * 3 + [False] * 3
+    assert ['imitation_loss' in line for line in lines] == [False] * 3 + [True] * 3
+    # Not before the student has started.
+    assert len(runner.message_hub.get_scalar('val/agreement').data[0]) == 3
+    assert not [line for line in log.splitlines() if ' WARNING ' in line and 'Round' in line]
+    scheduler = runner.param_schedulers['student'][0]
+    assert scheduler.last_step == 3
+    assert 'Compressed at 16x16 pixels' in log
+
+
+@pytest.mark.parametrize('rounds', [2, 3, 4])
+def test_a_run_in_three_parts_resumes_exactly(tiny_cfg, tmp_path, rounds):
+    """Interrupted before, at, and after the start, with updates that are halfway then."""
+    cfg = in_three_parts(tiny_cfg)
+    for part in ('student', 'generator'):
+        cfg.optim_wrapper[part].accumulative_counts = 2
+    keep_hooks(cfg, 'checkpoint', 'acceleration')
+    cfg.default_hooks.checkpoint.max_keep_ckpts = -1
+    whole = run(cfg, work_dir=str(tmp_path / 'whole'))
+    checkpoint = str(tmp_path / f'whole/iter_{rounds}.pth')
+    resumed, recorder = resume(cfg, work_dir=str(tmp_path / 'parts'), load_from=checkpoint)
+    assert recorder.rounds == [*range(rounds, 6)]
+    assert len(resumed.model.start.seen) == (rounds < 4)
+    assert_same_run(resumed, whole)
 
 
 # How training ends.

@@ -7,13 +7,13 @@ from mmdfad.utils import DistillError
 def test_phases_as_a_config_gives_them():
     phases = parse_phases(
         [
-            dict(name='generation', student_bn_eval=True),
+            dict(name='generation', end=3, student_bn_eval=True),
             dict(name='imitation', steps=5, begin=3),
             dict(name='imitation'),
         ]
     )
     assert phases == [
-        Phase('generation', 1, 0, dict(student_bn_eval=True)),
+        Phase('generation', 1, 0, 3, dict(student_bn_eval=True)),
         Phase('imitation', 5, 3),
         Phase('imitation'),
     ]
@@ -23,6 +23,12 @@ def test_phases_as_a_config_gives_them():
 @pytest.mark.parametrize(('round_index', 'steps'), [(0, 0), (3, 0), (4, 5), (10, 35)])
 def test_steps_before_a_round(round_index, steps):
     assert Phase('imitation', steps=5, begin=3).steps_before(round_index) == steps
+
+
+def test_a_phase_runs_from_its_begin_and_not_in_its_end():
+    phase = Phase('generation', steps=2, begin=1, end=3)
+    assert [phase.steps_in(i) for i in range(5)] == [0, 2, 2, 0, 0]
+    assert [phase.steps_before(i) for i in range(6)] == [0, 0, 2, 4, 4, 4]
 
 
 def test_configs_stay_as_they_are():
@@ -44,12 +50,17 @@ def test_configs_stay_as_they_are():
         ([dict(name='imitation', steps=2.0)], r'phases\[0\].steps must be a whole number'),
         ([dict(name='generation', begin=-1)], r'phases\[0\].begin must be a whole number, 0 or more, but found -1'),
         (
+            [dict(name='generation', begin=3, end=3)],
+            r'phases\[0\].end \(begin is 3\) must be a whole number, 4 or more, but found 3',
+        ),
+        ([dict(name='generation', end=0)], r'phases\[0\].end \(begin is 0\) must be a whole number, 1 or more'),
+        (
             [dict(name='imitation', student_bn_eval=True)],
-            r'phases\[0\].student_bn_eval is unknown; the imitation phase takes name, steps, begin$',
+            r'phases\[0\].student_bn_eval is unknown; the imitation phase takes name, steps, begin, end$',
         ),
         (
             [dict(name='generation', bn_eval=True)],
-            r'phases\[0\].bn_eval is unknown; the generation phase takes name, steps, begin, student_bn_eval$',
+            r'phases\[0\].bn_eval is unknown; the generation phase takes name, steps, begin, end, student_bn_eval$',
         ),
         ([dict(name='generation', progress=1)], r'phases\[0\].progress is unknown'),
     ],

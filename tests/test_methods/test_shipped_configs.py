@@ -6,13 +6,15 @@ from mmengine.config import Config
 from mmengine.fileio import load
 
 CONFIGS = ROOT / 'configs'
-METHODS = ('baselines', 'dafl', 'dfad', 'dfq', 'fastdfkd', 'mad', 'zskt')
+METHODS = ('baselines', 'dafl', 'dfad', 'dfq', 'fastdfkd', 'ils', 'mad', 'zskt')
 FILES = sorted(path for method in METHODS for path in (CONFIGS / method).glob('*.py'))
 LIMIT = 25
 # Small configs whose settings are their own.
 LONGER = {
     'dfad_deeplabv3-r18-half_1xb8_camvid-96x128': 53,
     'dfad_lenet5-lenet5half_1xb128_mnist5k': 43,
+    'ils_deeplabv3-r18w32-half_1xb32_camvid-96x128': 26,
+    'ils_lenet5-lenet5half_1xb128_mnist5k': 31,
 }
 BASES = sorted(
     path for part in ('methods', 'schedules', 'generators') for path in (CONFIGS / '_base_' / part).glob('*.py')

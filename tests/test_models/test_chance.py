@@ -5,9 +5,9 @@ import struct
 import pytest
 import torch
 
-from mmdfad.models.chance import FLIPS, LABELS, MEMORY, SHIFTS, uniform
+from mmdfad.models.chance import COLOURS, CROPS, FLIPS, LABELS, LEAVES, MEMORY, PICKS, SHIFTS, SWEEPS, uniform
 
-PURPOSES = (LABELS, MEMORY, FLIPS, SHIFTS)
+PURPOSES = (LABELS, MEMORY, FLIPS, SHIFTS, LEAVES, CROPS, COLOURS, PICKS, SWEEPS)
 MASK = 2**64 - 1
 
 

@@ -50,6 +50,28 @@ def test_gradients_pass_and_no_state_is_saved():
     assert not pixel_map.state_dict()
 
 
+@pytest.mark.parametrize('space', SPACES)
+def test_from_rgb_is_what_the_preprocessor_makes_of_an_image(space):
+    model = model_of(space)
+    loaded = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    rgb = loaded.flip(1) if space['to_rgb'] else loaded
+    pixel_space = PixelSpace.of(model)
+    normalised = pixel_space.from_rgb(rgb.double() / 255)
+    expected = model.data_preprocessor(dict(inputs=loaded))['inputs']
+    torch.testing.assert_close(normalised, expected.double(), rtol=0, atol=1e-5)
+    assert torch.equal(pixel_space.to_rgb(normalised), rgb)
+
+
+def test_bounds_are_black_and_white():
+    low, high = PixelSpace.of(model_of(SPACES[0])).bounds(3)
+    assert low.flatten().tolist() == pytest.approx([-123.675 / 58.395, -116.28 / 57.12, -103.53 / 57.375])
+    assert high.flatten().tolist() == pytest.approx([131.325 / 58.395, 138.72 / 57.12, 151.47 / 57.375])
+    one = PixelSpace(torch.zeros(1).double(), torch.ones(1).double(), False)
+    assert [bound.shape for bound in one.bounds(4)] == [(4, 1, 1)] * 2
+    with pytest.raises(DistillError, match=r'images of 1 channel\(s\).*are for 3; set model.generator.channels=3'):
+        PixelSpace.of(model_of(SPACES[0])).bounds(1)
+
+
 @pytest.mark.parametrize('space', [SPACES[0], SPACES[3]])
 def test_to_rgb_gives_the_image_back(space):
     model = model_of(space)

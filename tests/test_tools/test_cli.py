@@ -1,4 +1,4 @@
-"""The tools as a user calls them, in processes of their own."""
+"""The tools as a user calls them. One run and one error have processes of their own."""
 
 import os
 import re
@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, TINY, TINY_SEG, write_camvid
+from in_process import call_here
 
 
 def call(tool: str, *arguments, cwd=ROOT, **environment):
+    """In a process of its own."""
     return subprocess.run(
         [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)],
         cwd=cwd,
@@ -22,7 +24,7 @@ def call(tool: str, *arguments, cwd=ROOT, **environment):
     )
 
 
-def train(work_dir, teacher, *arguments):
+def train(work_dir, teacher, *arguments, call=call_here):
     options = [f'model.teacher.checkpoint={teacher}', *(a for a in arguments if '=' in a)]
     flags = [a for a in arguments if '=' not in a]
     return call('train.py', TINY, '--work-dir', work_dir, *flags, '--cfg-options', *options)
@@ -32,7 +34,7 @@ def train(work_dir, teacher, *arguments):
 def trained(tmp_path_factory, teacher_checkpoint) -> Path:
     """The work directory of a run of two rounds."""
     work_dir = tmp_path_factory.mktemp('trained')
-    result = train(work_dir, teacher_checkpoint, 'train_cfg.max_iters=2', 'train_cfg.val_interval=1')
+    result = train(work_dir, teacher_checkpoint, 'train_cfg.max_iters=2', 'train_cfg.val_interval=1', call=call)
     assert result.returncode == 0, result.stderr
     return work_dir
 
@@ -82,12 +84,12 @@ def test_students_of_training_checkpoints_and_exported_ones_test_alike(trained, 
         'test_cfg = dict()\n'
     )
     out = tmp_path / 'exported'
-    exported = call('export_student.py', config, trained / 'iter_2.pth', '--out-dir', out)
+    exported = call_here('export_student.py', config, trained / 'iter_2.pth', '--out-dir', out)
     assert exported.returncode == 0, exported.stderr
     assert exported.stdout.split()[-2:] == [str(out / 'student.py'), str(out / 'student.pth')]
 
     def top1(*arguments):
-        result = call('test.py', *arguments, '--work-dir', tmp_path / 'test')
+        result = call_here('test.py', *arguments, '--work-dir', tmp_path / 'test')
         assert result.returncode == 0, result.stderr
         return re.findall(r'accuracy/top1: (\S+)', result.stdout + result.stderr)[-1], result.stdout + result.stderr
 
@@ -114,7 +116,7 @@ def test_segmentor_without_data_trains_and_is_drawn_with_some(tmp_path, teacher_
     )
     teacher = ['--cfg-options', f'model.teacher.checkpoint={teacher_checkpoints[TINY_SEG]}']
     rounds = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
-    result = call('train.py', config, '--work-dir', tmp_path / 'run', *teacher, *rounds)
+    result = call_here('train.py', config, '--work-dir', tmp_path / 'run', *teacher, *rounds)
     assert result.returncode == 0, result.stderr
     assert 'No validation data' in result.stdout + result.stderr
     assert re.search(r'Iter\(val\) .*agreement: [01]\.\d+', result.stdout + result.stderr)
@@ -126,7 +128,7 @@ def test_segmentor_without_data_trains_and_is_drawn_with_some(tmp_path, teacher_
     assert re.search(r'mIoU: \d.*agreement: [01]\.\d+', result.stdout + result.stderr), result.stderr
     picture = tmp_path / 'figure.png'
     out = ['--out', picture, '--count', '2', '--work-dir', tmp_path / 'v']
-    result = call('visualize.py', config, tmp_path / 'run/iter_2.pth', *out, *teacher)
+    result = call_here('visualize.py', config, tmp_path / 'run/iter_2.pth', *out, *teacher)
     assert result.returncode == 0, result.stderr
     assert cv2.imread(str(picture)).std() > 10
 
@@ -172,7 +174,7 @@ def fails(result, message):
 
 
 def test_wrong_teacher_path(tmp_path):
-    fails(train(tmp_path, '/no/teacher.pth'), r"model.teacher.checkpoint='/no/teacher.pth' does not exist")
+    fails(train(tmp_path, '/no/teacher.pth', call=call), r"model.teacher.checkpoint='/no/teacher.pth' does not exist")
 
 
 def test_teacher_without_checkpoint(tmp_path):
@@ -186,7 +188,7 @@ def test_unwritable_work_dir(tmp_path, teacher_checkpoint):
 
 def test_segmentation_without_teacher_tells_how_to_make_one(tmp_path):
     config = ROOT / 'configs/dfad/dfad_deeplabv3-r50-mobilenetv2_1xb64_camvid-128x128.py'
-    result = call('train.py', config, '--work-dir', tmp_path)
+    result = call_here('train.py', config, '--work-dir', tmp_path)
     fails(result, r'epoch_200.pth\' does not exist; .* or make it with\n  python tools/dataset_converters/camvid.py')
     assert 'python tools/train.py configs/teachers/deeplabv3_r50_camvid.py' in result.stderr
 
@@ -197,15 +199,15 @@ def test_unknown_type(tmp_path, teacher_checkpoint):
 
 
 def test_missing_and_broken_configs(tmp_path):
-    fails(call('train.py', tmp_path / 'no.py'), r'cannot read the config .*no.py')
+    fails(call_here('train.py', tmp_path / 'no.py'), r'cannot read the config .*no.py')
     (tmp_path / 'broken.py').write_text('a = (')
-    fails(call('train.py', tmp_path / 'broken.py'), r'cannot read the config .*broken.py: SyntaxError')
+    fails(call_here('train.py', tmp_path / 'broken.py'), r'cannot read the config .*broken.py: SyntaxError')
 
 
 def test_damaged_checkpoints(tmp_path, trained, teacher_checkpoint):
     damaged = tmp_path / 'iter_9.pth'
     damaged.write_bytes((trained / 'iter_2.pth').read_bytes()[:1000])
     fails(train(tmp_path, teacher_checkpoint, '--resume', str(damaged)), r'iter_9.pth is corrupt, truncated or not')
-    fails(call('test.py', trained / 'student.py', damaged), r'no test_dataloader')
-    fails(call('export_student.py', TINY, damaged), r'iter_9.pth is corrupt, truncated or not')
-    fails(call('export_student.py', TINY, tmp_path / 'no.pth'), r'checkpoint .*no.pth does not exist')
+    fails(call_here('test.py', trained / 'student.py', damaged), r'no test_dataloader')
+    fails(call_here('export_student.py', TINY, damaged), r'iter_9.pth is corrupt, truncated or not')
+    fails(call_here('export_student.py', TINY, tmp_path / 'no.pth'), r'checkpoint .*no.pth does not exist')

@@ -1,5 +1,4 @@
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -9,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
+from in_process import call_here
 from scipy.io import savemat
 
 h5py = pytest.importorskip('h5py')
@@ -16,8 +16,7 @@ META = ROOT.parent / 'shared/data/nyuv2_meta'
 
 
 def convert(name, *arguments):
-    command = [sys.executable, str(ROOT / f'tools/dataset_converters/{name}.py'), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return call_here(f'dataset_converters/{name}.py', *arguments)
 
 
 def fails(result, message):

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY_SEG, save_teacher
+from in_process import call_here
 from mmengine.config import Config
-from test_cli import call, fails
+from test_cli import fails
 from tiny_configs import save_untrained, write_tiny
 
 LENET = 'mmpretrain::lenet/lenet5_mnist.py'
 
 
 def distil(teacher, checkpoint, student, *arguments, **kwargs):
-    return call(
+    return call_here(
         'distill.py', '--teacher', teacher, '--checkpoint', checkpoint, '--student', student, *arguments, **kwargs
     )
 
@@ -41,7 +42,7 @@ def test_lenet_of_the_demo(tmp_path):
     student = tmp_path / 'half.py'  # with another number of classes, too
     student.write_text(f"_base_ = '{LENET}'\nmodel = dict(backbone=dict(type='mmdfad.LeNet5Half', num_classes=7))\n")
     lenet = save_untrained(LENET, tmp_path / 'lenet.pth')
-    few = ['--rounds', 2, '--batch-size', 64, '--seed', 3]
+    few = ['--method', 'dfad', '--rounds', 2, '--batch-size', 64, '--seed', 3]
     result = distil(LENET, lenet, student, *few, '--no-validate', cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "image_size = (32, 32): Resize in the teacher's test_dataloader" in result.stdout
@@ -60,7 +61,7 @@ def test_lenet_of_the_demo(tmp_path):
     first = torch.load(work_dir / 'student.pth', weights_only=False)
     assert first['state_dict']['backbone.classifier.2.weight'].shape[0] == 10
 
-    again = call('train.py', work_dir.with_suffix('.py'), '--work-dir', tmp_path / 'again', cwd=tmp_path)
+    again = call_here('train.py', work_dir.with_suffix('.py'), '--work-dir', tmp_path / 'again', cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert re.search(r'Iter\(val\) .*agreement: [01]\.\d+', again.stdout + again.stderr)
     second = torch.load(tmp_path / 'again/student.pth', weights_only=False)
@@ -72,7 +73,7 @@ def test_small_deeplab_and_flags_of_train(tmp_path, tiny):
     teacher = with_missing_data(tiny('teacher', scope='mmseg', pixels=None))
     checkpoint = save_teacher(tmp_path / 'deeplab.pth', config=TINY_SEG)
     work_dir = tmp_path / 'small'
-    flags = ['--rounds', 2, '--batch-size', 16, '--work-dir', work_dir, '--image-size', 32, 24]
+    flags = ['--method', 'dfad', '--rounds', 2, '--batch-size', 16, '--work-dir', work_dir, '--image-size', 32, 24]
     result = distil(teacher, checkpoint, 'auto:0.5', *flags, '--no-validate', '--amp', cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert 'student = auto:0.5: the teacher, its width times 0.5' in result.stdout
@@ -92,13 +93,39 @@ def test_small_deeplab_and_flags_of_train(tmp_path, tiny):
     ]
     assert cfg.model.student.cfg_options['model.backbone.base_channels'] == 4
 
-    again = call('train.py', f'{work_dir}.py', '--work-dir', tmp_path / 'again', cwd=tmp_path)
+    again = call_here('train.py', f'{work_dir}.py', '--work-dir', tmp_path / 'again', cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert 'No validation data (CityscapesDataset' in again.stdout + again.stderr
 
 
+def test_the_default_method(tmp_path, tiny, teacher_checkpoint):
+    """Images, the start and imitation, in a run and again from the config that was written."""
+    small = ['--cfg-options', 'model.generator.generator.count=16', 'model.start.images=16']
+    flags = ['--rounds', 4, '--batch-size', 8, '--no-validate', '--work-dir', tmp_path / 'run']
+    result = distil(tiny('teacher'), teacher_checkpoint, 'auto:width=0.5', *flags, *small)
+    assert result.returncode == 0, result.stderr
+    for line in ('generator = ImageBank: ', 'sweeps = 2: ', 'start = LeastSquaresStart: ', 'expected time = '):
+        assert f'  {line}' in result.stdout
+    first = torch.load(tmp_path / 'run/student.pth', weights_only=False)['state_dict']
+    again = call_here('train.py', tmp_path / 'run.py', '--work-dir', tmp_path / 'again', *small)
+    assert again.returncode == 0, again.stderr
+    assert len(re.findall(r'Iter\(val\) .*agreement: [01]\.\d+', again.stdout)) == 2  # after the start
+    second = torch.load(tmp_path / 'again/student.pth', weights_only=False)['state_dict']
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
 def test_config_only(tmp_path, tiny, teacher_checkpoint):
-    result = distil(tiny('teacher'), teacher_checkpoint, 'auto:0.5', '--config-only', '--work-dir', tmp_path / 'run')
+    result = distil(
+        tiny('teacher'),
+        teacher_checkpoint,
+        'auto:0.5',
+        '--config-only',
+        '--method',
+        'dfad',
+        '--work-dir',
+        tmp_path / 'run',
+    )
     assert result.returncode == 0, result.stderr
     assert f'Wrote {tmp_path}/run.py' in result.stdout
     assert not (tmp_path / 'run').exists()
@@ -110,7 +137,7 @@ def test_errors_are_one_line(tmp_path):
 
 def test_networks_of_different_kinds(tmp_path, tiny, teacher_checkpoint, teacher_checkpoints):
     """The run itself refuses these, also in one line."""
-    few = ['--rounds', 1, '--no-validate', '--work-dir', tmp_path / 'run']
+    few = ['--method', 'dfad', '--rounds', 1, '--no-validate', '--work-dir', tmp_path / 'run']
     several = tiny('student', head=dict(_delete_=True, type='MultiLabelLinearClsHead', num_classes=5, in_channels=32))
     result = distil(tiny('teacher'), teacher_checkpoint, several, *few)
     fails(result, r'model.teacher is single-label .* and model.student is multi-label .* such as LinearClsHead')
@@ -122,8 +149,9 @@ def test_networks_of_different_kinds(tmp_path, tiny, teacher_checkpoint, teacher
     fails(result, r'cannot train on a batch of 1: set train_dataloader.batch_size to 2 or more')
 
 
-def test_one_round(tmp_path, tiny, teacher_checkpoint):
-    few = ['--rounds', 1, '--batch-size', 4, '--no-validate', '--work-dir', tmp_path / 'run']
+@pytest.mark.parametrize('method', ['ils', 'dfad'])
+def test_one_round(tmp_path, tiny, teacher_checkpoint, method):
+    few = ['--method', method, '--rounds', 1, '--batch-size', 4, '--no-validate', '--work-dir', tmp_path / 'run']
     result = distil(tiny('teacher'), teacher_checkpoint, 'auto:width=0.5', *few)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / 'run/student.pth').exists()

@@ -21,7 +21,8 @@ class TrainingHealthHook(Hook):
     """Measures teacher, student and generator on fixed noise, and warns of the ways in which training fails.
 
     All three run in eval mode on the same noise every time. The metrics are logged. Each problem is reported once, with
-    the likely remedy. The hook does not change the run.
+    the likely remedy. Before the first imitation step only values that are not finite are a problem. The hook does not
+    change the run.
 
     ==================  ============================================================  ========================
     metric              meaning                                                       a problem if
@@ -82,6 +83,7 @@ class TrainingHealthHook(Hook):
         distiller = unwrap(runner.model)
         self.noise = probe_noise(distiller, self.num_images)
         self._weights = _weights(distiller.student)
+        self._updates = _student_updates(runner, runner.iter)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -111,13 +113,18 @@ class TrainingHealthHook(Hook):
         metrics = measure(distiller, self.noise)
         metrics['student_change'] = float((weights - self._weights).norm() / self._weights.norm().clamp(min=1e-12))
         self._weights = weights
+        before, self._updates = self._updates, _student_updates(runner, runner.iter + 1)
         for name, value in metrics.items():
             runner.message_hub.update_scalar(f'train/health/{name}', value)
-        learned = distiller.generator.learns  # if not, its images cannot be improved
+        judged = {'finite'}
+        if self._updates > before:
+            judged.add('student')
+        if self._updates and distiller.generator.learns:  # if it does not, its images cannot be improved
+            judged |= {'images', 'classes', 'gap'}
         return [
             text
             for name, wrong, patience, text in self._judge(metrics)
-            if (learned or name in ('finite', 'student')) and self._is_new(name, wrong, patience)
+            if name in judged and self._is_new(name, wrong, patience)
         ]
 
     def _is_new(self, name: str, wrong: bool, patience: int) -> bool:
@@ -195,6 +202,12 @@ def measure(distiller: BaseDistiller, noise: Tensor) -> dict[str, float]:
         class_entropy=float(entropy),
         gap=float((student - teacher).abs().mean() / (indifferent - teacher).abs().mean().clamp(min=1e-12)),
     )
+
+
+def _student_updates(runner: Runner, round_index: int) -> int:
+    """Imitation steps in the rounds before this one."""
+    phases = runner.train_loop.phases
+    return sum(phase.steps_before(round_index) for phase in phases if phase.updates == 'student')
 
 
 def _weights(student: nn.Module) -> Tensor:

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from mmengine.optim import OptimWrapper
 from torch import Tensor, contiguous_format, nn
 
+from mmdfad.models.pixels import PixelSpace
 from mmdfad.utils import DistillError, as_pair
 
 
@@ -50,6 +51,15 @@ class Generator(BaseModule):
         """bool: Whether there is anything to update. If not, there is no optimizer and no generation phase."""
         return any(p.requires_grad for p in self.learner.parameters())
 
+    def bind_pixels(self, space: PixelSpace) -> None:
+        """Learn how the teacher normalises its images. It is called once, when the distiller is built.
+
+        Learned generators find out by training, and do nothing here.
+
+        Args:
+            space (PixelSpace): The teacher's pixel space.
+        """
+
     def synthesize(self, noise: Tensor) -> Tensor:
         """Noise [N, noise_dim] to images [N, channels, >=H, >=W]."""
         raise NotImplementedError
@@ -90,12 +100,13 @@ class Generator(BaseModule):
         with torch.no_grad():
             return self(noise)
 
-    def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
+    def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
         """Take one step towards images with a smaller loss.
 
         Args:
             noise (Tensor): Noise of shape [N, noise_dim].
-            loss (Callable[[Tensor], Tensor]): From images [N, C, H, W] of that noise to a scalar.
+            loss (Callable[..., Tensor]): From images [N, C, H, W] of that noise to a scalar. Images that belong to
+                other noise come with it: ``loss(images, noise)``.
             optim (OptimWrapper): The optimizer of :attr:`learner`.
         """
         with optim.optim_context(self):

@@ -10,6 +10,7 @@ from torch import Tensor
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError, require_positive
 
+from .bank import ImageBank
 from .base import Generator
 from .memory import ImageMemory
 from .wrappers import GeneratorWrapper, flip_and_shift, require_augmentation
@@ -54,6 +55,11 @@ class MetaGenerator(GeneratorWrapper):
             raise DistillError(
                 f'MetaGenerator must be the innermost wrapper, but has a {wrapper} inside; put the {wrapper} around it'
             )
+        if isinstance(self.generator, ImageBank):
+            raise DistillError(
+                'MetaGenerator lets a copy of a generator learn from noise, but an ImageBank does not make images of '
+                'noise: remove one of the two'
+            )
         self.steps = steps
         self.generator_lr = generator_lr
         self.noise_lr = noise_lr
@@ -65,7 +71,7 @@ class MetaGenerator(GeneratorWrapper):
         """Images from the memory; from the generator while the memory is empty."""
         return self.memory.draw(noise) if len(self.memory) else self.generator.sample(noise)
 
-    def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
+    def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
         fast = copy.deepcopy(self.generator)
         learned = noise.clone().requires_grad_(True)
         inner = torch.optim.Adam(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmdfad.models.chance import FLIPS, SHIFTS, uniform
 from mmdfad.models.parts import build_part
+from mmdfad.models.pixels import PixelSpace
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError, require_positive
 
@@ -34,13 +35,16 @@ class GeneratorWrapper(Generator):
         """nn.Module: What the optimizer updates, inside all wrappers."""
         return self.generator.learner
 
+    def bind_pixels(self, space: PixelSpace) -> None:
+        self.generator.bind_pixels(space)
+
     def forward(self, noise: Tensor) -> Tensor:
         return self.generator(noise)
 
     def sample(self, noise: Tensor) -> Tensor:
         return self.generator.sample(noise)
 
-    def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
+    def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
         self.generator.update(noise, loss, optim)
 
 
@@ -95,12 +99,12 @@ class ReplayGenerator(GeneratorWrapper):
         replayed = self.memory.draw(noise, self.replayed)
         return torch.cat([images.type_as(replayed), replayed])  # autocast may have made the new ones bf16
 
-    def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
+    def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
         made: list[Tensor] = []
 
-        def watched_loss(images: Tensor) -> Tensor:
+        def watched_loss(images: Tensor, *own_noise: Tensor) -> Tensor:
             made[:] = [images]
-            return loss(images)
+            return loss(images, *own_noise)
 
         self.generator.update(noise, watched_loss, optim)
         self.memory.push(made[0], self.push)
@@ -129,13 +133,17 @@ class EMAGenerator(GeneratorWrapper):
         # Of what learns only: an average of a memory inside would blend its images.
         self.average = copy.deepcopy(self.learner).requires_grad_(False)
 
+    def bind_pixels(self, space: PixelSpace) -> None:
+        super().bind_pixels(space)
+        self.average = copy.deepcopy(self.learner).requires_grad_(False)
+
     def sample(self, noise: Tensor) -> Tensor:
         slow = round(self.share * len(noise))
         parts = (self.generator, noise[: len(noise) - slow]), (self.average, noise[len(noise) - slow :])
         return torch.cat([generator.sample(part) for generator, part in parts if len(part)])
 
     @torch.no_grad()
-    def update(self, noise: Tensor, loss: Callable[[Tensor], Tensor], optim: OptimWrapper) -> None:
+    def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
         with torch.enable_grad():
             self.generator.update(noise, loss, optim)
         own = self.learner.state_dict()

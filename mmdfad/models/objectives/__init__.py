@@ -11,6 +11,7 @@ from .priors import (
     OneHotPrior,
     TotalVariationPrior,
 )
+from .stages import StageImitation
 
 __all__ = [
     'ActivationPrior',
@@ -26,5 +27,6 @@ __all__ = [
     'Objective',
     'Objectives',
     'OneHotPrior',
+    'StageImitation',
     'TotalVariationPrior',
 ]

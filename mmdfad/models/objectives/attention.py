@@ -1,6 +1,5 @@
 """Attention transfer: where in an image a network is active."""
 
-import re
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -14,9 +13,7 @@ from mmdfad.utils import DistillError
 from mmdfad.utils.model import upcast
 
 from .base import Objective
-
-# The stages of ResNets and most other CNNs, and of Swin, ConvNeXt and their kin.
-_STAGE = re.compile(r'(?:^|\.)(?:layer\d+|stages\.\d+)$')
+from .pairs import find_stages
 
 
 @MODELS.register_module()
@@ -28,8 +25,8 @@ class AttentionTransfer(Objective):
     ZSKT, arXiv 1905.09768, eq. 3).
 
     Args:
-        teacher_stages (Sequence[str], optional): Modules of the teacher. Defaults to those called ``layer1``,
-            ``layer2``, ... or ``stages.0``, ``stages.1``, ....
+        teacher_stages (Sequence[str], optional): Modules of the teacher, with maps [N, C, H, W] or tokens [N, L, C].
+            Defaults to those that :func:`~mmdfad.models.objectives.pairs.find_stages` finds.
         student_stages (Sequence[str], optional): As many modules of the student.
         kwargs: ``weight`` and ``begin``, see :class:`~mmdfad.models.objectives.Objective`.
     """
@@ -65,12 +62,8 @@ class AttentionTransfer(Objective):
         return sum(_distance(upcast(step[teacher]), upcast(step[student])) for teacher, student in self._pairs)
 
 
-def find_stages(network: Network) -> list[str]:
-    """Names of the modules that are a network's stages, by their usual names."""
-    return [name for name, _ in network.model.named_modules() if _STAGE.search(name)]
-
-
 def _distance(teacher: Tensor, student: Tensor) -> Tensor:
-    teacher, student = (features.square().mean(1, keepdim=True) for features in (teacher, student))
+    # Channels are last in tokens [N, L, C].
+    teacher, student = (f.square().mean(2 if f.ndim == 3 else 1).unsqueeze(1) for f in (teacher, student))
     student = resize_images(student, teacher.shape[2:])
     return F.mse_loss(F.normalize(student.flatten(1)), F.normalize(teacher.flatten(1)))

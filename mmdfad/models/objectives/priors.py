@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdfad.models.chance import LABELS, uniform
@@ -10,7 +10,7 @@ from mmdfad.models.network import Network
 from mmdfad.models.step import Step, Tap
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
-from mmdfad.utils.model import Shared, upcast
+from mmdfad.utils.model import Shared, classifier_of, upcast
 
 from .base import Objective
 
@@ -174,16 +174,3 @@ class DrawnLabelPrior(Objective):
 def draw_labels(noise: Tensor, num_classes: int) -> Tensor:
     """Uniformly drawn labels [N] of images with noise [N, noise_dim]."""
     return (uniform(noise, LABELS)[:, 0] * num_classes).long()
-
-
-def classifier_of(model: nn.Module) -> str:
-    """Name of the layer that gives a model's logits: mmseg's ``conv_seg``, or the last linear or convolutional layer.
-
-    Raises:
-        DistillError: If it has none.
-    """
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    if not layers:
-        raise DistillError('ActivationPrior finds no linear or convolutional layer in the teacher; set its `module`')
-    # The heads of mmseg register their other layers after it.
-    return ([name for name in layers if name.endswith('conv_seg')] or layers)[-1]

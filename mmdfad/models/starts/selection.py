@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmdfad.models.channels import ChannelMap
 from mmdfad.models.network import Network
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
-from mmdfad.utils.state_dict import select_weights
 
 from .base import Start
 
@@ -16,7 +16,8 @@ from .base import Start
 class ChannelSelection(Start):
     """Starts a student that is a narrower or shallower version of the teacher from the teacher's weights.
 
-    Evenly spaced channels of each layer are kept (weight selection, arXiv 2311.18823).
+    Evenly spaced channels, heads and blocks are kept (weight selection, arXiv 2311.18823), see
+    :class:`~mmdfad.models.channels.ChannelMap`.
 
     Args:
         begin (int): Round before which it is applied. Defaults to 0.
@@ -25,7 +26,7 @@ class ChannelSelection(Start):
     def check(self, teacher: Network, student: Network) -> None:
         if student.checkpoint is not None:
             raise DistillError('give either model.student.checkpoint or model.start, not both')
-        lacking = missing_weights(student.plain_state(), teacher.plain_state())
+        lacking = ChannelMap(teacher.model, student.model).missing(student.plain_state(), teacher.plain_state())
         if lacking:
             raise DistillError(
                 'model.start=ChannelSelection needs a student that is a narrower or shallower version of the teacher, '
@@ -34,15 +35,10 @@ class ChannelSelection(Start):
             )
 
     def apply(self, teacher: Network, student: Network, sample: Callable[[int], Tensor]) -> None:
-        student.load_plain_state(select_weights(student.plain_state(), teacher.plain_state()))
+        select_channels(teacher, student)
 
 
-def missing_weights(student: dict[str, Tensor], teacher: dict[str, Tensor]) -> list[str]:
-    """Names of the student's parameters that have no counterpart of at least their size in the teacher.
-
-    Args:
-        student (dict[str, Tensor]): The student's state dict, with parameters as such (``keep_vars``).
-        teacher (dict[str, Tensor]): The teacher's.
-    """
-    parameters = {name for name, value in student.items() if isinstance(value, nn.Parameter)}
-    return sorted(parameters - select_weights(student, teacher).keys())
+def select_channels(teacher: Network, student: Network) -> None:
+    """Give the student the weights of the teacher's channels and blocks that it stands for."""
+    channels = ChannelMap(teacher.model, student.model)
+    student.load_plain_state(channels.select(student.plain_state(), teacher.plain_state()))

@@ -85,6 +85,19 @@ def test_student_without_learning_rate_does_not_move(tiny_cfg):
     assert 'Raise optim_wrapper.student.optimizer.lr' in warnings[0]
 
 
+def test_nothing_is_judged_before_the_student_learns(tiny_cfg, tmp_path):
+    """Neither a student that waits for its start, nor images that are not ready, nor how far the two are apart."""
+    strict = dict(INTERVAL, patience=1, min_spread=1e6, min_entropy=2.0, max_gap=0.0)
+    phases = [dict(name='generation', end=4), dict(name='imitation', begin=4)]
+    changes = dict(train_cfg__phases=phases, health=strict, optim_wrapper__student__optimizer__lr=0.0)
+    warnings, metrics = health_of(tiny_cfg, train_cfg__max_iters=4, **changes)
+    assert warnings == []
+    assert metrics['student_change'] == 0
+    warnings, _ = health_of(tiny_cfg, train_cfg__max_iters=6, work_dir=str(tmp_path / 'longer'), **changes)
+    assert len(warnings) == 4
+    assert all('Round 6: ' in line for line in warnings)
+
+
 def test_diverging_student_is_named(tiny_cfg):
     warnings, metrics = health_of(tiny_cfg, train_cfg__max_iters=8, optim_wrapper__student__optimizer__lr=10.0)
     assert metrics['gap'] > 10

@@ -78,6 +78,12 @@ def test_maps_of_other_sizes_are_resized(bound):
     assert 0 <= value < bound(step_for(teacher, random_features(1)))
 
 
+def test_tokens_have_their_channels_last(bound):
+    teacher, student = random_features(0), random_features(1)
+    tokens = [[f.flatten(2).transpose(1, 2) for f in features] for features in (teacher, student)]
+    assert bound(step_for(*tokens)).item() == pytest.approx(bound(step_for(teacher, student)).item(), rel=1e-5)
+
+
 @both_tasks
 def test_a_distiller_records_the_stages(tiny_cfg):
     imitation = [dict(type='KLDiscrepancy'), dict(type='AttentionTransfer', weight=10)]

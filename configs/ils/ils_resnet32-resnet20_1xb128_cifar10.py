@@ -1,0 +1,18 @@
+# ResNet-32 to ResNet-20 in the narrow CIFAR form. Both are plain torch modules from outside OpenMMLab.
+_base_ = [
+    '../_base_/datasets/cifar10_images.py',
+    '../_base_/methods/ils.py',
+    '../_base_/default_runtime.py',
+]
+default_scope = 'mmpretrain'
+model = dict(
+    teacher=dict(
+        cfg_path='{{ fileDirname }}/../../examples/resnet32_cifar10.py',
+        checkpoint='data/cifar10/resnet32.pth',
+        train_command='# resnet32 from https://github.com/akamaster/pytorch_resnet_cifar10',
+    ),
+    student=dict(cfg_path='{{ fileDirname }}/../../examples/resnet20_cifar10.py'),
+)
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(interval=20), synthetic_images=dict(interval=20), health=dict(interval=20)
+)

@@ -1,0 +1,220 @@
+"""Which part of a teacher each part of a narrower or shallower student is: names, channels, heads and blocks."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmdfad.utils.state_dict import select_weights
+
+# Layers that give queries, keys and values, alone or together, and those that take the joined heads. The first pattern
+# also fits parameters that an attention holds by itself.
+_TO_HEADS = re.compile(r'^(?:to_)?(qkv|kv|qk|q|k|v|query|key|value|in)(?:_proj|_bias)?(?:_weight|_bias)?$')
+_FROM_HEADS = re.compile(r'^(?:proj|out_proj|to_out|o_proj)$')
+_PARTS = dict(qkv=3, kv=2, qk=2)
+_PARTS['in'] = 3  # torch's in_proj_weight
+
+
+def spaced(total: int, kept: int) -> Tensor:
+    """Indices [kept] of evenly spaced channels out of ``total`` (weight selection, arXiv 2311.18823)."""
+    return torch.arange(kept) * total // kept
+
+
+class Blocks(NamedTuple):
+    """The teacher's blocks that one block of a student stands for.
+
+    Attributes:
+        first (str): Name of the first one.
+        last (str): Name of the last one. It is the first one again if there are as many blocks in both.
+    """
+
+    first: str
+    last: str
+
+
+class ChannelMap:
+    """Tells which modules and channels of a teacher are those of a student.
+
+    Modules have the same names in both. Where a list of blocks is shorter in the student, block j of l stands for the
+    teacher's blocks ``round(j * L / l)`` to ``round((j + 1) * L / l) - 1`` and takes its weights from the first of
+    them. Blocks that alternate, as those of Swin with plain and shifted windows, are mapped in pairs.
+
+    Channels are evenly spaced. Those of attentions and of grouped convolutions are whole heads and groups.
+
+    Args:
+        teacher (nn.Module): The plain teacher.
+        student (nn.Module): The plain student.
+    """
+
+    def __init__(self, teacher: nn.Module, student: nn.Module) -> None:
+        self.teacher = teacher
+        self.student = student
+        self._ranges = cache(_ranges)
+
+    def teacher_name(self, name: str) -> str:
+        """The teacher's name of a module or parameter of the student."""
+        return self._translate(name)[0]
+
+    def blocks(self, name: str) -> Blocks:
+        """The teacher's blocks for the student's block of that name: an element of a list of modules."""
+        parent, _, number = name.rpartition('.')
+        theirs = self.teacher_name(parent)
+        ranges = self._ranges(_get(self.teacher, theirs), _get(self.student, parent))
+        first, last = ranges[int(number)] if number.isdigit() and ranges else (number, number)
+        return Blocks(f'{theirs}.{first}', f'{theirs}.{last}')
+
+    def outputs(self, layer: str, total: int, kept: int) -> Tensor:
+        """The teacher's channels [kept], out of ``total``, that the outputs of a layer of the student are."""
+        return self._index(f'{layer}.weight', 0, total, kept)
+
+    def gain(self, layer: str, total: int, kept: int) -> Tensor | None:
+        """Factors [kept] for the teacher's channels: queries make up for heads of fewer channels, else None.
+
+        The product of a query and a key is a sum over the channels of a head, which attention divides by the square
+        root of their number. A sum over a part of them is that much smaller.
+        """
+        heads, parts = self._heads(layer.rpartition('.')[0]), _parts_of(layer.rpartition('.')[2])
+        if heads is None or parts is None or not layer.rpartition('.')[2].removeprefix('to_').startswith('q'):
+            return None
+        ratio = (total / heads[0]) / (kept / heads[1])
+        if ratio == 1:
+            return None
+        gain = torch.ones(kept)
+        gain[: kept // parts] = ratio**0.5
+        return gain
+
+    def select(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Select weights for the student.
+
+        Args:
+            student (Mapping[str, Tensor]): Its plain state dict.
+            teacher (Mapping[str, Tensor]): The teacher's.
+
+        Returns:
+            dict[str, Tensor]: Weights for each name that the teacher has with as many dimensions, at least as large.
+        """
+        whole = {name: v.full_tensor() if hasattr(v, 'full_tensor') else v for name, v in teacher.items()}  # if sharded
+        return select_weights(student, whole, self.teacher_name, self._index)
+
+    def missing(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> list[str]:
+        """Names of the student's parameters without a counterpart of at least their size in the teacher.
+
+        Args:
+            student (Mapping[str, Tensor]): Its plain state dict, with parameters as such (``keep_vars``).
+            teacher (Mapping[str, Tensor]): The teacher's.
+        """
+        parameters = {name for name, value in student.items() if isinstance(value, nn.Parameter)}
+        return sorted(parameters - self.select(student, teacher).keys())
+
+    def _translate(self, name: str) -> tuple[str, nn.Module | None]:
+        own, other, parts = self.student, self.teacher, []
+        for part in name.split('.') if name else ():
+            ranges = self._ranges(other, own) if part.isdigit() else None
+            parts.append(str(ranges[int(part)][0]) if ranges and int(part) < len(ranges) else part)
+            own, other = _child(own, part), _child(other, parts[-1])
+        return '.'.join(parts), other
+
+    def _index(self, parameter: str, dim: int, total: int, kept: int) -> Tensor:
+        """The teacher's indices of one dimension of a parameter."""
+        owner, _, own_name = parameter.rpartition('.')
+        parent, _, layer = owner.rpartition('.')
+        heads, own_heads = self._heads(parent), self._heads(owner)
+        if heads and dim == 0 and _parts_of(layer):
+            return _blocked(_parts_of(layer), heads, total, kept)
+        if heads and dim == 1 and _FROM_HEADS.match(layer):
+            return _blocked(1, heads, total, kept)
+        if own_heads and dim == 0 and _parts_of(own_name):
+            return _blocked(_parts_of(own_name), own_heads, total, kept)
+        groups = self._groups(parent, total, kept) if dim < 2 else None
+        return _blocked(1, groups, total, kept) if groups else spaced(total, kept)
+
+    def _heads(self, attention: str) -> tuple[int, int] | None:
+        """Numbers of heads of the teacher's and the student's attention of that name, if it is one."""
+        theirs, own = _get(self.teacher, self.teacher_name(attention)), _get(self.student, attention)
+        heads = tuple(
+            next((n for n in (getattr(m, key, None) for key in ('num_heads', 'num_attention_heads')) if n), None)
+            for m in (theirs, own)
+        )
+        return heads if all(isinstance(n, int) for n in heads) else None
+
+    def _groups(self, parent: str, total: int, kept: int) -> tuple[int, int] | None:
+        """Groups of the grouped convolution beside a layer, if these channels are those that it takes or gives."""
+        theirs, own = _get(self.teacher, self.teacher_name(parent)), _get(self.student, parent)
+        for name, conv in own.named_children() if own is not None else ():
+            other = _child(theirs, name)
+            if not (_is_grouped(conv) and _is_grouped(other)):
+                continue
+            if (total, kept) in ((other.in_channels, conv.in_channels), (other.out_channels, conv.out_channels)):
+                return other.groups, conv.groups
+        return None
+
+
+def _is_grouped(module: nn.Module | None) -> bool:
+    """Whether it is a convolution in groups of several channels."""
+    return isinstance(module, nn.Conv1d | nn.Conv2d) and 1 < module.groups < module.in_channels
+
+
+def _parts_of(name: str) -> int | None:
+    """How many of queries, keys and values a layer or parameter of an attention gives together; None if it does not."""
+    match = _TO_HEADS.match(name)
+    return _PARTS.get(match[1], 1) if match else None
+
+
+def _blocked(parts: int, heads: tuple[int, int], total: int, kept: int) -> Tensor:
+    """Indices of evenly spaced channels in evenly spaced heads, for each of several parts."""
+    theirs, own = heads
+    if total % (parts * theirs) or kept % (parts * own) or own > theirs:
+        return spaced(total, kept)
+    size, channels = total // (parts * theirs), spaced(total // (parts * theirs), kept // (parts * own))
+    starts = torch.arange(parts)[:, None] * theirs + spaced(theirs, own)
+    return (starts.flatten()[:, None] * size + channels).flatten()
+
+
+def _ranges(teacher: nn.Module | None, student: nn.Module | None) -> list[tuple[int, int]] | None:
+    """First and last block of the teacher for each block of a shorter list; None if the lists are not such."""
+    if not all(isinstance(m, nn.Sequential | nn.ModuleList) for m in (teacher, student)) or not len(student):
+        return None
+    if len(student) >= len(teacher):
+        return [(j, j) for j in range(len(student))]
+    period = 1 if len(teacher) % 2 or len(student) % 2 else _period(teacher)
+    many, few = len(teacher) // period, len(student) // period
+    bounds = [round(j * many / few) for j in range(few + 1)]
+    found = []
+    for first, end in pairwise(bounds):
+        for i in range(period):
+            begin = first * period + i
+            # The last block of a group makes up for all groups that are left out.
+            found.append((begin, end * period - 1 if i == period - 1 else begin))
+    return found
+
+
+def _period(blocks: nn.Sequential | nn.ModuleList) -> int:
+    """2 for blocks that alternate between two kinds, else 1."""
+    kinds = [_settings(block) for block in blocks]
+    alternate = len(kinds) > 1 and kinds[0] != kinds[1] and all(k == kinds[i % 2] for i, k in enumerate(kinds))
+    return 2 if alternate else 1
+
+
+def _settings(block: nn.Module) -> list[tuple[str, str, int]]:
+    """The whole numbers that say what a block does, such as the shift of its windows."""
+    return [
+        (name, key, value)
+        for name, module in block.named_modules()
+        for key, value in sorted(vars(module).items())
+        if isinstance(value, int) and not key.startswith('_') and key != 'training'
+    ]
+
+
+def _get(model: nn.Module, name: str) -> nn.Module | None:
+    """The module of a name, if there is one."""
+    for part in name.split('.') if name else ():
+        model = _child(model, part)
+    return model
+
+
+def _child(module: nn.Module | None, name: str) -> nn.Module | None:
+    return None if module is None else module._modules.get(name)
