@@ -26,14 +26,12 @@ class Cost:
     """Seconds for one batch of images.
 
     Attributes:
-        making (float): To build the generator with its images, for one that keeps a batch of these.
         generation (float): A step of the generation phase. 0 if the generator learns nothing.
         imitation (float): A step of the imitation phase.
         forward (float): A forward pass of teacher and student, without gradients.
         place (str): Where it was measured, for messages.
     """
 
-    making: float
     generation: float
     imitation: float
     forward: float
@@ -50,9 +48,7 @@ def measure_cost(task: Task, model: dict, optim_wrapper: dict, batch_size: int) 
         batch_size (int): Images in a step.
     """
     device = torch.device(get_device())
-    start = time.perf_counter()
     distiller = AdversarialDistiller(task.teacher, task.student, **copy.deepcopy(model))
-    making = time.perf_counter() - start
     distiller.to(device).train()
     optim = build_optim_wrapper(distiller, ConfigDict(optim_wrapper))
     AccelerationHook().accelerate(distiller, optim)
@@ -65,7 +61,7 @@ def measure_cost(task: Task, model: dict, optim_wrapper: dict, batch_size: int) 
         images = distiller.generator.sample(noise.to(device)).float()
         forward = _seconds(lambda: (distiller.teacher(images), distiller.student(images)), device)
     threads = f'{torch.get_num_threads()} threads of ' if device.type == 'cpu' else ''
-    return Cost(making, generation, imitation, forward, f'on {threads}this {device.type}')
+    return Cost(generation, imitation, forward, f'on {threads}this {device.type}')
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

@@ -109,7 +109,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self._open_stream()
         for name, optim_wrapper in self.runner.optim_wrapper.items():
             own = [phase for phase in self.phases if phase.updates == name]
-            done, total = (sum(phase.steps_before(n) for phase in own) for n in (self._iter, self._max_iters))
+            times = self.distiller.generator.steps_per_update if name == 'generator' else 1
+            done, total = (times * sum(phase.steps_before(n) for phase in own) for n in (self._iter, self._max_iters))
             optim_wrapper.initialize_count_status(self.runner.model, done, total)
         # Schedulers count rounds, also those in which a phase that begins later updates nothing.
         warnings.filterwarnings('ignore', message='Detected call of `scheduler.step')

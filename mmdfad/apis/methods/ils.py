@@ -1,7 +1,7 @@
-"""Inversion and least squares (ILS): images moved towards the teacher's statistics, a start in closed form, imitation.
+"""Inversion and least squares (ILS): images of the teacher's statistics, a start in closed form, imitation.
 
-The rounds have three parts. First each round is a sweep over a bank of images, which moves their pixels. Then the
-student's layers are solved for. Then the student imitates the teacher on these images.
+The rounds have three parts. First a generator learns to make images with the teacher's batch norm statistics; a pool
+keeps them. Then the student's layers are solved for. Then the student imitates the teacher on these images.
 """
 
 import math
@@ -20,22 +20,24 @@ from ..choices import Choices, Task, has_batch_norms, has_layer_norms, hook_sett
 from ..cost import Cost, measure_cost
 
 # Images in a step: so many of so many pixels, and fewer of larger ones.
-SMALL_BATCH, LARGE_BATCH, LEAST_BATCH = (128, 32 * 32), (32, 96 * 128), 8
-# Images of the bank, in batches, if nothing limits the time; and the fewest and most images, and their steps.
-BATCHES, FEWEST_IMAGES, MOST_IMAGES, IMAGES_STEP = 8, 48, 2048, 16
-SWEEPS, FEWEST_SWEEPS, MOST_SWEEPS = 40, 20, 60
+SMALL_BATCH, LARGE_BATCH, LEAST_BATCH = (64, 32 * 32), (16, 96 * 128), 8
+# Rounds of images and of imitation if nothing limits the time; the fewest of images; and the steps in each round.
+IMAGE_ROUNDS, FEWEST_IMAGE_ROUNDS, ROUNDS = 60, 10, 200
+POOL_STEPS, STEPS = 5, 10
+# Share of all images that the pool keeps. The first ones are bad.
+POOL_SHARE = 2 / 3
+# Small images: dead leaves, in batches, make up half of the images that the student sees.
+BANK_BATCHES, BANK_LR = 16, 0.06
 # Share of --minutes that steps may take, beside validation, checkpoints and checks; and the share of this for images
 # and the start. The rest is for imitation.
-STEPS_SHARE, IMAGES_SHARE = 0.95, 0.5
+STEPS_SHARE, IMAGES_SHARE = 0.95, 0.3
 # Validations of a run, and checkpoints, pictures and checks.
 VALIDATIONS, CHECKS = 5, 10
-# Rounds of imitation if nothing limits the time, and the steps of each.
-ROUNDS, STEPS = 200, 10
 # Images that the start sees, and how often it runs both networks on them for each layer of the student.
 START_IMAGES, START_PASSES = 256, 0.6
-PIXEL_OPTIMIZER = dict(type='Adam', lr=0.03, betas=(0.5, 0.9))
-VARIATION_WEIGHT, STAGES_WEIGHT = 0.05, 3.0
-SGD = dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4)
+GENERATOR_LR, BETAS = 2e-3, (0.5, 0.999)
+VARIATION_WEIGHT, STAGES_WEIGHT = 0.05, 6.0
+SGD = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-4)
 ADAMW = dict(type='AdamW', lr=1e-3, weight_decay=0.05)
 MAX_NORM = 0.5
 TEMPERATURE = 4.0
@@ -47,14 +49,12 @@ class Recipe:
     """How much of each part.
 
     Attributes:
-        images (int): Images in the bank. 0 without a bank.
-        sweeps (int): Rounds that move their pixels.
-        rounds (int): Rounds of imitation.
+        images (int): Rounds in which the generator learns to make images. 0 if it learns nothing.
+        imitation (int): Rounds of imitation.
     """
 
     images: int
-    sweeps: int
-    rounds: int
+    imitation: int
 
 
 def ils_settings(choices: Choices, task: Task) -> dict:
@@ -66,21 +66,22 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     """
     _check(task)
     batch_size = _batch_size(choices, task)
-    model = dict(_image_settings(choices, task, count=batch_size), imitation=_imitation(choices, task))
+    model = dict(_image_settings(choices, task, batch_size), imitation=_imitation(choices, task))
     reason = 'solves layer by layer for what the teacher computes, on these images'
     model['start'] = dict(type=f'mmdfad.{choices.make("start", "LeastSquaresStart", reason)}', images=START_IMAGES)
     optim_wrapper = dict(
         constructor='mmdfad.DistillOptimWrapperConstructor',
+        amp_dtype='auto',
         student=dict(optimizer=_optimizer(choices, task), clip_grad=dict(max_norm=MAX_NORM)),
-        generator=dict(optimizer=PIXEL_OPTIMIZER),
+        generator=_generator_optimizer(task),
     )
     cost = measure_cost(task, model, optim_wrapper, batch_size)
     layers = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in task.student.logits.modules())
     recipe = choose_recipe(task, cost, batch_size, layers)
     _explain(choices, task, cost, batch_size, layers, recipe)
-    if recipe.images:
-        model['generator']['generator']['count'] = recipe.images
-    model['start']['begin'] = recipe.sweeps
+    capacity = max(batch_size, int(POOL_SHARE * recipe.images * batch_size))
+    model['generator'] = _generator(task, batch_size, capacity)
+    model['start']['begin'] = recipe.images
     return dict(model=model, **noise_settings(batch_size), optim_wrapper=optim_wrapper, **_schedule(recipe))
 
 
@@ -101,30 +102,52 @@ def _batch_size(choices: Choices, task: Task) -> int:
     return choices.make('batch_size', min(SMALL_BATCH[0], fitting), reason)
 
 
-def _image_settings(choices: Choices, task: Task, count: int) -> dict:
+def _image_settings(choices: Choices, task: Task, batch_size: int) -> dict:
     """The generator, and what makes an image good."""
-    shift = SHIFT if task.large else SMALL_SHIFT
+    settings = dict(generator=_generator(task, batch_size, capacity=batch_size))
     if not has_batch_norms(task.teacher):
         reason = 'procedural images; the teacher has no batch norm whose statistics could improve them'
-        images = dict(type=f'mmdfad.{choices.make("generator", "DeadLeaves", reason)}', **task.image_settings)
-        return dict(generator=_augmented(images, shift))
-    reason = "procedural images, whose pixels move towards the teacher's batch norm statistics"
-    bank = dict(
-        type=f'mmdfad.{choices.make("generator", "ImageBank", reason)}',
-        **task.image_settings,
-        count=count,
-        flip=FLIP,
-        shift=shift,
-    )
-    generation = [
+        choices.make('generator', 'DeadLeaves', reason)
+        return settings
+    reason = "images of a decoder with the teacher's batch norm statistics"
+    if task.large:
+        choices.make('generator', 'InversionPool', reason)
+    else:
+        choices.make('generator', 'InversionPool and ImageBank', f'{reason}, and dead leaves that are moved towards it')
+    settings['generation'] = [
         dict(type='mmdfad.BNStatisticsPrior', distance='kl'),
         dict(type='mmdfad.TotalVariationPrior', weight=VARIATION_WEIGHT),
     ]
-    return dict(generator=_augmented(bank, shift), generation=generation)
+    return settings
 
 
-def _augmented(generator: dict, shift: int) -> dict:
+def _generator(task: Task, batch_size: int, capacity: int) -> dict:
+    """The generator, whose pool holds so many images."""
+    shift = SHIFT if task.large else SMALL_SHIFT
+    if not has_batch_norms(task.teacher):
+        generator = dict(type='mmdfad.DeadLeaves', **task.image_settings)
+    else:
+        decoder = dict(type='mmdfad.DecoderGenerator', **task.image_settings, upsamplings=_upsamplings(task))
+        generator = dict(
+            type='mmdfad.InversionPool', generator=decoder, capacity=capacity, steps=POOL_STEPS, shift=shift
+        )
+        if not task.large:
+            bank = dict(type='mmdfad.ImageBank', **task.image_settings, count=BANK_BATCHES * batch_size, shift=shift)
+            generator = dict(type='mmdfad.MixtureGenerator', generators=[generator, bank])
     return dict(type='mmdfad.AugmentedGenerator', generator=generator, flip=FLIP, shift=shift)
+
+
+def _generator_optimizer(task: Task) -> dict:
+    """Adam, with a rate of its own for the pixels of a bank."""
+    settings: dict = dict(optimizer=dict(type='Adam', lr=GENERATOR_LR, betas=BETAS))
+    if has_batch_norms(task.teacher) and not task.large:
+        settings['paramwise_cfg'] = dict(custom_keys=dict(pixels=dict(lr_mult=BANK_LR / GENERATOR_LR)))
+    return settings
+
+
+def _upsamplings(task: Task) -> int:
+    """As many as leave a first map of about 4 to 7 pixels."""
+    return max(1, int(math.log2(min(task.size) / 4) + 0.25))
 
 
 def _imitation(choices: Choices, task: Task) -> list[dict]:
@@ -145,7 +168,7 @@ def _imitation(choices: Choices, task: Task) -> list[dict]:
 
 
 def _optimizer(choices: Choices, task: Task) -> dict:
-    reason = 'with clipped gradients and a low learning rate, which keeps what the start has found'
+    reason = 'with clipped gradients and a decaying learning rate, so that the last student is a good one'
     if has_layer_norms(task.student):
         choices.make('optimizer', 'AdamW', f'the student has layer norms; {reason}')
         return ADAMW
@@ -154,7 +177,7 @@ def _optimizer(choices: Choices, task: Task) -> dict:
 
 
 def choose_recipe(task: Task, cost: Cost, batch_size: int, layers: int) -> Recipe:
-    """The images, sweeps and rounds that the flags ask for.
+    """The rounds that the flags ask for.
 
     Args:
         task (Task): The flags.
@@ -164,31 +187,15 @@ def choose_recipe(task: Task, cost: Cost, batch_size: int, layers: int) -> Recip
     """
     learns = cost.generation > 0
     if task.minutes is None:
-        images, sweeps = (_limited(BATCHES * batch_size), SWEEPS) if learns else (0, 0)
+        images = IMAGE_ROUNDS if learns else 0
         if task.rounds is None:
-            return Recipe(images, sweeps, ROUNDS)
-        sweeps = min(sweeps, task.rounds // 2)
-        return Recipe(images, sweeps, task.rounds - sweeps)
+            return Recipe(images, ROUNDS)
+        images = min(images, task.rounds // 2)
+        return Recipe(images, task.rounds - images)
     seconds, start = STEPS_SHARE * 60 * task.minutes, _start_seconds(cost, batch_size, layers)
-    images, sweeps = _fit_images(IMAGES_SHARE * seconds - start, cost, batch_size) if learns else (0, 0)
-    left = seconds - start - _images_seconds(images, sweeps, cost, batch_size)
-    return Recipe(images, sweeps, max(1, int(left / (STEPS * cost.imitation))))
-
-
-def _fit_images(seconds: float, cost: Cost, batch_size: int) -> tuple[int, int]:
-    """Images and sweeps for so many seconds: first the number of images, then, at its limits, that of sweeps."""
-    images = _limited(int(seconds / _images_seconds(1, SWEEPS, cost, batch_size)))
-    sweeps = int((seconds * batch_size / images - cost.making) / cost.generation)
-    at_limit = images in (FEWEST_IMAGES, MOST_IMAGES)
-    return images, max(FEWEST_SWEEPS, min(MOST_SWEEPS, sweeps)) if at_limit else SWEEPS
-
-
-def _limited(images: int) -> int:
-    return max(FEWEST_IMAGES, min(MOST_IMAGES, images // IMAGES_STEP * IMAGES_STEP))
-
-
-def _images_seconds(images: int, sweeps: int, cost: Cost, batch_size: int) -> float:
-    return images / batch_size * (cost.making + sweeps * cost.generation)
+    images = max(FEWEST_IMAGE_ROUNDS, int((IMAGES_SHARE * seconds - start) / cost.generation)) if learns else 0
+    left = seconds - start - images * cost.generation
+    return Recipe(images, max(1, int(left / (STEPS * cost.imitation))))
 
 
 def _start_seconds(cost: Cost, batch_size: int, layers: int) -> float:
@@ -200,12 +207,11 @@ def _explain(choices: Choices, task: Task, cost: Cost, batch_size: int, layers: 
     given = '--minutes' if task.minutes is not None else '--rounds' if task.rounds is not None else None
     why = f'to fit {given}' if given else 'the default; --minutes and --rounds change it'
     if recipe.images:
-        choices.make('images', recipe.images, why)
-        choices.make('sweeps', recipe.sweeps, f'rounds that move the pixels of all images; {why}')
-    choices.make('rounds of imitation', recipe.rounds, f'{STEPS} steps each; {why}')
-    making = _images_seconds(recipe.images, recipe.sweeps, cost, batch_size)
+        choices.make('rounds of images', recipe.images, f'a batch of images and {POOL_STEPS} steps each; {why}')
+    choices.make('rounds of imitation', recipe.imitation, f'{STEPS} steps each; {why}')
+    making = recipe.images * cost.generation
     start = _start_seconds(cost, batch_size, layers)
-    imitation = recipe.rounds * STEPS * cost.imitation
+    imitation = recipe.imitation * STEPS * cost.imitation
     parts = f'{making:.0f} s for the images, {start:.0f} s for the start, {imitation:.0f} s for imitation'
     minutes = f'{(making + start + imitation) / 60:.1f} minutes'
     choices.make('expected time', minutes, f'{parts}, by a timed step of each {cost.place}; validation comes on top')
@@ -213,12 +219,10 @@ def _explain(choices: Choices, task: Task, cost: Cost, batch_size: int, layers: 
 
 def _schedule(recipe: Recipe) -> dict:
     """Phases, learning rates and intervals."""
-    begin, rounds = recipe.sweeps, recipe.sweeps + recipe.rounds
-    phases, pixels = [dict(name='imitation', steps=STEPS, begin=begin)], []
+    begin, rounds = recipe.images, recipe.images + recipe.imitation
+    phases = [dict(name='imitation', steps=STEPS, begin=begin)]
     if begin:
         phases.insert(0, dict(name='generation', end=begin))
-        pixels = [dict(type='CosineAnnealingLR', by_epoch=False, end=begin)]
-    interval = math.ceil(rounds / CHECKS)
     return dict(
         train_cfg=dict(
             type='mmdfad.AdversarialDistillLoop',
@@ -226,11 +230,11 @@ def _schedule(recipe: Recipe) -> dict:
             phases=phases,
             # Before its start there is nothing to validate.
             val_begin=begin + 1,
-            val_interval=math.ceil(recipe.rounds / VALIDATIONS),
+            val_interval=math.ceil(recipe.imitation / VALIDATIONS),
         ),
         param_scheduler=dict(
             student=[dict(type='CosineAnnealingLR', by_epoch=False, begin=begin, end=rounds + 1)],
-            generator=pixels,
+            generator=[],  # constant
         ),
-        **hook_settings(interval, log_interval=10),
+        **hook_settings(math.ceil(rounds / CHECKS), log_interval=10),
     )

@@ -3,9 +3,12 @@
 from .bank import ImageBank
 from .base import Generator
 from .dcgan import DCGANGenerator
+from .decoder import DecoderGenerator
 from .memory import ImageMemory
 from .meta import MetaGenerator
+from .mixture import MixtureGenerator
 from .pictures import Pictures
+from .pool import InversionPool
 from .procedural import DeadLeaves
 from .random_image import RandomImageGenerator
 from .upsample import UpsampleGenerator
@@ -15,12 +18,15 @@ __all__ = [
     'AugmentedGenerator',
     'DCGANGenerator',
     'DeadLeaves',
+    'DecoderGenerator',
     'EMAGenerator',
     'Generator',
     'GeneratorWrapper',
     'ImageBank',
     'ImageMemory',
+    'InversionPool',
     'MetaGenerator',
+    'MixtureGenerator',
     'Pictures',
     'RandomImageGenerator',
     'ReplayGenerator',

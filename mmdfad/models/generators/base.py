@@ -51,10 +51,15 @@ class Generator(BaseModule):
         """bool: Whether there is anything to update. If not, there is no optimizer and no generation phase."""
         return any(p.requires_grad for p in self.learner.parameters())
 
+    @property
+    def steps_per_update(self) -> int:
+        """int: Steps of the optimizer that :meth:`update` takes."""
+        return 1
+
     def bind_pixels(self, space: PixelSpace) -> None:
         """Learn how the teacher normalises its images. It is called once, when the distiller is built.
 
-        Learned generators find out by training, and do nothing here.
+        Generators that find out by training do nothing here.
 
         Args:
             space (PixelSpace): The teacher's pixel space.

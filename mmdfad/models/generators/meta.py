@@ -8,11 +8,11 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from mmdfad.registry import MODELS
-from mmdfad.utils import DistillError, require_positive
+from mmdfad.utils import require_positive
 
-from .bank import ImageBank
 from .base import Generator
 from .memory import ImageMemory
+from .pool import require_noise_learner
 from .wrappers import GeneratorWrapper, flip_and_shift, require_augmentation
 
 
@@ -50,16 +50,7 @@ class MetaGenerator(GeneratorWrapper):
         super().__init__(generator)
         require_positive('model.generator.{}', capacity=capacity, steps=steps)
         require_augmentation(flip, shift, self.image_size)
-        if isinstance(self.generator, GeneratorWrapper):
-            wrapper = type(self.generator).__name__
-            raise DistillError(
-                f'MetaGenerator must be the innermost wrapper, but has a {wrapper} inside; put the {wrapper} around it'
-            )
-        if isinstance(self.generator, ImageBank):
-            raise DistillError(
-                'MetaGenerator lets a copy of a generator learn from noise, but an ImageBank does not make images of '
-                'noise: remove one of the two'
-            )
+        require_noise_learner(self)
         self.steps = steps
         self.generator_lr = generator_lr
         self.noise_lr = noise_lr

@@ -17,10 +17,11 @@ class UpsampledConv2d(nn.Conv2d):
     Args:
         in_channels (int): Channels of the maps.
         out_channels (int): Channels of the maps of twice the size.
+        bias (bool): Whether the convolution has a bias. Defaults to True.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1)
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps [N, in, H, W] to maps [N, out, 2H, 2W]."""

@@ -35,6 +35,10 @@ class GeneratorWrapper(Generator):
         """nn.Module: What the optimizer updates, inside all wrappers."""
         return self.generator.learner
 
+    @property
+    def steps_per_update(self) -> int:
+        return self.generator.steps_per_update
+
     def bind_pixels(self, space: PixelSpace) -> None:
         self.generator.bind_pixels(space)
 
@@ -128,6 +132,11 @@ class EMAGenerator(GeneratorWrapper):
         for key, value in dict(decay=decay, share=share).items():
             if not 0 <= value <= 1:
                 raise DistillError(f'model.generator.{key} must be between 0 and 1, but found {value!r}')
+        if not isinstance(self.learner, Generator):
+            raise DistillError(
+                'EMAGenerator averages one generator, but has a MixtureGenerator inside; put the EMAGenerator into '
+                'model.generator.generators, around the ones to average'
+            )
         self.decay = decay
         self.share = share
         # Of what learns only: an average of a memory inside would blend its images.

@@ -148,14 +148,16 @@ def _follows(block: nn.Module, call: Arguments, layer: nn.Module, others: list[n
     def keep(module: nn.Module, args: tuple, kwargs: dict) -> None:
         seen.append(first_input(args, kwargs).clone())
 
-    def run() -> Tensor:
+    def run() -> Tensor | None:
         args, kwargs = copies_of(*call)
         seen.clear()
         with before(layer, keep):
             block(*args, **kwargs)
-        return seen[0]
+        return seen[0] if seen else None
 
     plain = run()
+    if plain is None:  # it is called from outside of the block
+        return False
     for other in others:
         if other is not layer:
             hook = other.register_forward_hook(lambda module, inputs, output: torch.zeros_like(output))

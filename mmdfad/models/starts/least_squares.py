@@ -87,8 +87,8 @@ class LeastSquaresStart(Start):
             raise DistillError('give either model.student.checkpoint or model.start, not both')
 
     def apply(self, teacher: Network, student: Network, sample: Callable[[int], Tensor]) -> None:
-        counts = [self.batch_size] * (self.images // self.batch_size)
-        counts += [self.images % self.batch_size] * (self.images % self.batch_size > 0)
+        size = min(self.batch_size, -(-self.images // 2))  # two batches or more: one validates what the other gives
+        counts = [min(size, self.images - done) for done in range(0, self.images, size)]
         # On the host: only one batch at a time is needed on the device.
         batches = [upcast(sample(count)).cpu() for count in counts]
         few = batches[0][:4].to(next(student.parameters()).device)

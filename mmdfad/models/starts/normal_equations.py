@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 # So many samples for each unknown need no other penalty than the given one. Else these times it are tried.
-MANY = 10
+MANY = 3
 _FACTORS = (1, 10, 100, 1000)
 
 

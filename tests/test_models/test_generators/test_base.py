@@ -1,16 +1,19 @@
-"""The contract of generators, the two of the DFAD paper, and the baseline without one."""
+"""The contract of generators, those that make images of noise, and the baseline without one."""
 
 import copy
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from mmdfad.models import DCGANGenerator, RandomImageGenerator, UpsampleGenerator
+from mmdfad.models import DCGANGenerator, DecoderGenerator, RandomImageGenerator, UpsampleGenerator
+from mmdfad.models.pixels import PixelSpace
 from mmdfad.utils import DistillError
 
-KINDS = [UpsampleGenerator, DCGANGenerator]
+KINDS = [UpsampleGenerator, DCGANGenerator, DecoderGenerator]
 
 
 def noise_of(count: int, noise_dim: int) -> torch.Tensor:
@@ -109,12 +112,36 @@ def reference_dcgan(size):
     )
 
 
+class FromZeroToOne(nn.Module):
+    def forward(self, shares):
+        return 2 * shares - 1
+
+
+def reference_decoder(size, widths=(128, 128, 64, 32, 32)):
+    """The decoder, with upsampling and convolution apart."""
+    layers = [nn.BatchNorm2d(widths[0])]
+    for before, after in pairwise(widths):
+        conv = nn.Conv2d(before, after, 3, 1, 1, bias=False)
+        layers += [nn.UpsamplingNearest2d(scale_factor=2), conv, nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
+    base = size // 2 ** (len(widths) - 1)
+    first = [nn.Linear(20, widths[0] * base**2), nn.Unflatten(1, (widths[0], base, base))]
+    return nn.Sequential(*first, *layers, nn.Conv2d(widths[-1], 3, 3, 1, 1), nn.Sigmoid(), FromZeroToOne())
+
+
 @pytest.mark.parametrize(
-    ('kind', 'reference'), [(UpsampleGenerator, reference_upsample), (DCGANGenerator, reference_dcgan)]
+    ('kind', 'reference', 'settings'),
+    [
+        (UpsampleGenerator, reference_upsample, dict()),
+        (DCGANGenerator, reference_dcgan, dict()),
+        (DecoderGenerator, reference_decoder, dict()),
+        (DecoderGenerator, partial(reference_decoder, widths=(128, 128, 64, 32)), dict(upsamplings=3)),
+        (DecoderGenerator, partial(reference_decoder, widths=(16, 16)), dict(upsamplings=1, width=4)),
+        (DecoderGenerator, partial(reference_decoder, widths=(8, 8, 4, 2, 2, 2)), dict(upsamplings=5, width=2)),
+    ],
 )
-def test_the_papers_architecture(kind, reference):
+def test_architectures(kind, reference, settings):
     torch.manual_seed(0)
-    generator, expected = kind(noise_dim=20, image_size=32), reference(32)
+    generator, expected = kind(noise_dim=20, image_size=32, **settings), reference(32)
     state = dict(zip(expected.state_dict(), generator.state_dict().values(), strict=True))
     expected.load_state_dict(state)
     noise = noise_of(4, 20)
@@ -136,6 +163,40 @@ def test_upsample_images_are_standardised():
     images = UpsampleGenerator(noise_dim=10, image_size=32)(noise_of(32, 10))
     assert images.mean(dim=(0, 2, 3)).abs().max() < 1e-5
     assert images.std(dim=(0, 2, 3)).sub(1).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_decoder_images_are_viewable(dtype):
+    """From black to white in the teacher's space, in fp32 also under autocast."""
+    torch.manual_seed(0)
+    decoder = DecoderGenerator(noise_dim=6, image_size=16, width=4)
+    mean, std = torch.tensor([120.0, 110.0, 100.0]).double(), torch.tensor([60.0, 55.0, 50.0]).double()
+    state = set(decoder.state_dict())
+    decoder.bind_pixels(PixelSpace(mean, std, True))
+    assert set(decoder.state_dict()) == state
+    assert not {'low', 'high'} & state
+    with torch.no_grad():
+        decoder.decoder[-1].weight.mul_(100)
+        with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
+            images = decoder(noise_of(8, 6))
+    assert images.dtype == torch.float32
+    low, high = (((value - mean) / std).float() for value in (0, 255))
+    torch.testing.assert_close(images.amin((0, 2, 3)), low, rtol=0, atol=1e-3)
+    torch.testing.assert_close(images.amax((0, 2, 3)), high, rtol=0, atol=1e-3)
+    assert (images >= low.view(-1, 1, 1)).all()
+    assert (images <= high.view(-1, 1, 1)).all()
+
+
+@pytest.mark.parametrize('key', ['width', 'upsamplings', 'noise_dim', 'channels'])
+def test_bad_settings_of_a_decoder_are_named(key):
+    with pytest.raises(DistillError, match=f'model.generator.{key} must be a positive whole number, but found 0'):
+        DecoderGenerator(**dict(noise_dim=6, image_size=8) | {key: 0})
+
+
+def test_a_decoder_refuses_a_teacher_of_other_channels():
+    space = PixelSpace(torch.zeros(3).double(), torch.ones(3).double(), False)
+    with pytest.raises(DistillError, match=r'set model.generator.channels=3'):
+        DecoderGenerator(noise_dim=6, image_size=8, channels=1).bind_pixels(space)
 
 
 def test_dcgan_initialisation_and_range():

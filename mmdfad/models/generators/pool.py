@@ -1,0 +1,118 @@
+"""A pool of images that a generator makes while it learns (model inversion)."""
+
+from collections.abc import Callable
+
+import torch
+from mmengine.optim import OptimWrapper
+from torch import Tensor
+
+from mmdfad.registry import MODELS
+from mmdfad.utils import DistillError, require_positive
+
+from .bank import ImageBank
+from .base import Generator
+from .memory import ImageMemory
+from .mixture import MixtureGenerator
+from .wrappers import GeneratorWrapper, flip_and_shift, require_augmentation
+
+
+@MODELS.register_module()
+class InversionPool(GeneratorWrapper):
+    """A generator and its noise learn one batch of images in a few steps; a memory keeps the batch.
+
+    The imitation phase draws from the memory. So it sees the images of a generator at many times of its training, which
+    differ more than those that it makes at one time. :class:`~mmdfad.models.MetaGenerator` lets a copy of the generator
+    learn each batch; here the generator itself does, and begins with the next batch where the last one has ended.
+
+    An update takes ``steps`` steps on one batch of noise, each of which moves the generator by its optimizer and the
+    noise by Adam. In each step the loss sees the images flipped and shifted in another way. The memory keeps those of
+    the last step as they are.
+
+    An accumulation of gradients counts steps, not updates. Each rank learns its own batch of noise; the generator's
+    gradients are averaged over the ranks, and the memory takes the images of all.
+
+    Args:
+        generator (dict | Generator): The generator inside, not another wrapper. It learns.
+        capacity (int): Images in the memory.
+        steps (int): Steps of each update. Defaults to 5.
+        noise_lr (float): Learning rate of the noise (Adam). Defaults to 1e-2.
+        flip (float): Probability of a horizontal flip. Defaults to 0.5.
+        shift (int): Largest shift in pixels; the border is reflected. Defaults to 4.
+
+    Raises:
+        DistillError: If a setting is out of its range, or the generator cannot learn from noise.
+    """
+
+    def __init__(
+        self,
+        generator: dict | Generator,
+        capacity: int,
+        steps: int = 5,
+        noise_lr: float = 1e-2,
+        flip: float = 0.5,
+        shift: int = 4,
+    ) -> None:
+        super().__init__(generator)
+        require_positive('model.generator.{}', capacity=capacity, steps=steps)
+        require_augmentation(flip, shift, self.image_size)
+        require_noise_learner(self)
+        self.steps = steps
+        self.noise_lr = noise_lr
+        self.flip = flip
+        self.shift = shift
+        self.memory = ImageMemory(capacity, self.channels, self.image_size)
+
+    @property
+    def steps_per_update(self) -> int:
+        return self.steps
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Images from the memory; from the generator while the memory is empty."""
+        return self.memory.draw(noise) if len(self.memory) else self.generator.sample(noise)
+
+    def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
+        learned = noise.clone().requires_grad_(True)
+        inner = torch.optim.Adam([learned], lr=self.noise_lr, betas=(0.5, 0.999))
+        for step in range(self.steps):
+            with optim.optim_context(self):
+                images = self.generator(learned)
+                # Chance takes the noise as it was, so that an image keeps the label that is drawn for it.
+                value = loss(flip_and_shift(images, noise, self.flip, self.shift, draw=step), noise)
+            scale = _loss_scale(optim)
+            optim.update_params(value)
+            # Of the sum over images, so that it depends neither on their number nor on that of the ranks. In fp16 a
+            # gradient that overflows moves nothing; the optimizer leaves out that step, too.
+            learned.grad = (learned.grad * (len(noise) / scale)).nan_to_num(0.0, 0.0, 0.0)
+            inner.step()
+            inner.zero_grad()
+        self.memory.push(images)
+
+
+def _loss_scale(optim: OptimWrapper) -> float:
+    """What an optimizer wrapper is about to multiply a loss by: for accumulation, and in fp16 against underflow."""
+    scaler = getattr(optim, 'loss_scaler', None)
+    return float(optim.scale_loss(torch.ones(()))) * (1.0 if scaler is None else scaler.get_scale())
+
+
+def require_noise_learner(wrapper: GeneratorWrapper) -> None:
+    """Check that a generator can learn images by its weights and its noise.
+
+    Args:
+        wrapper (GeneratorWrapper): The wrapper that lets it do so.
+
+    Raises:
+        DistillError: If it is itself a wrapper or a mixture, is a bank of images, or learns nothing.
+    """
+    name, inner = type(wrapper).__name__, type(wrapper.generator).__name__
+    if isinstance(wrapper.generator, GeneratorWrapper | MixtureGenerator):
+        raise DistillError(f'{name} must be the innermost wrapper, but has a {inner} inside; put the {inner} around it')
+    if isinstance(wrapper.generator, ImageBank):
+        raise DistillError(
+            f'{name} lets a generator learn from noise, but an ImageBank does not make images of noise: remove one of '
+            'the two'
+        )
+    if not wrapper.learns:
+        raise DistillError(
+            f'{name} lets a generator learn its images, but {inner} learns nothing: remove {name}, or set '
+            'model.generator.generator to one that learns, such as DecoderGenerator'
+        )
