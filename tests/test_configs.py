@@ -48,6 +48,12 @@ def outside(folder: Path, *bases: str) -> Config:
     return Config.fromfile(path)
 
 
+def innermost(generator: dict) -> list[dict]:
+    """The generators inside all wrappers and mixtures."""
+    inside = generator.get('generators', [generator['generator']] if 'generator' in generator else [])
+    return [leaf for part in inside for leaf in innermost(part)] or [generator]
+
+
 def prepare_one_round(cfg: Config) -> Config:
     """One step of each phase with the real models, with a batch that a small machine can take in seconds."""
     cfg.model.teacher.checkpoint = None
@@ -59,11 +65,9 @@ def prepare_one_round(cfg: Config) -> Config:
     cfg.param_scheduler = None
     # A picture of 32 images would take longer than the round.
     cfg.default_hooks.synthetic_images.num_images = 2
-    generator = cfg.model.generator
-    while 'generator' in generator:
-        generator = generator.generator
-    if 'count' in generator:
-        generator.count = 2
+    for generator in innermost(cfg.model.generator):
+        if 'count' in generator:
+            generator.count = 2
     return cfg
 
 
@@ -97,9 +101,8 @@ def test_names_and_sizes(path):
     assert len(path.read_text().splitlines()) <= 60
     size = re.search(r'-(\d+)x(\d+)$', dataset)
     if size:
-        image_size = cfg.model.generator.get('image_size') or cfg.model.generator.generator.image_size
         expected = (int(size[1]), int(size[2]))
-        assert image_size in (expected, expected[0])
+        assert all(leaf.image_size in (expected, expected[0]) for leaf in innermost(cfg.model.generator))
 
 
 @pytest.mark.parametrize('name', PAPER)

@@ -26,7 +26,7 @@ class Cost:
     """Seconds for one batch of images.
 
     Attributes:
-        generation (float): A step of the generation phase. 0 if the generator learns nothing.
+        generation (float): A step of the generation phase. 0 without generation objectives.
         imitation (float): A step of the imitation phase.
         forward (float): A forward pass of teacher and student, without gradients.
         place (str): Where it was measured, for messages.
@@ -54,7 +54,7 @@ def measure_cost(task: Task, model: dict, optim_wrapper: dict, batch_size: int) 
     AccelerationHook().accelerate(distiller, optim)
     noise = torch.randn(batch_size, distiller.generator.noise_dim)
     generation = 0.0
-    if distiller.generator.learns:
+    if distiller.generator.learns and 'generation' in model:
         generation = _seconds(lambda: distiller.generation_step(noise, optim['generator']), device)
     imitation = _seconds(lambda: distiller.imitation_step(noise, optim['student']), device)
     with torch.no_grad(), evaluating(distiller):

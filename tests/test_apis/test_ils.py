@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TINY_SEG, build_runner
+from conftest import ROOT, TINY_SEG, build_runner
 from mmengine.config import Config
 from tiny_configs import SWIN, save_untrained, write_tiny
 
@@ -17,8 +17,9 @@ from mmdfad.models.build import build_network
 from mmdfad.utils import DistillError
 from test_apis.test_distill import LENET, learning_rates
 
-# Seconds: a sweep takes .1 s an image and its making .01 s, ten steps of imitation 5 s, the start 38.4 s.
-COST = Cost(making=0.32, generation=3.2, imitation=0.5, forward=0.4, place='on paper')
+# Seconds. Ten steps of imitation take 5 s, and the start takes 38.4 s.
+COST = Cost(generation=0.8, imitation=0.5, forward=0.4, place='on paper')
+NOTHING_LEARNS = Cost(generation=0.0, imitation=0.5, forward=0.4, place='on paper')
 LAYERS, BATCH = 20, 32
 FLAT = """
 import torch
@@ -49,47 +50,53 @@ def recipe(cost=COST, **flags):
 # How much of each part
 
 
-@pytest.mark.parametrize(
-    ('minutes', 'images', 'sweeps'),
-    [
-        (0.1, 48, 20),  # more than fits, but less makes no sense
-        (8, 48, 39),
-        (20, 128, 40),
-        (60, 416, 40),
-        (300, 2048, 41),
-        (10_000, 2048, 60),
-    ],
-)
-def test_images_and_sweeps_of_a_time(minutes, images, sweeps):
-    found = recipe(minutes=minutes)
-    assert (found.images, found.sweeps) == (images, sweeps)
-    seconds = 38.4 + found.images * (0.01 + 0.1 * found.sweeps) + 5 * found.rounds
-    if minutes > 1:
-        steps = 0.95 * 60 * minutes  # the rest is for validation and checkpoints
-        assert steps - 5 < seconds <= steps
-        assert 5 * found.rounds > 0.45 * steps
-    else:
-        assert found.rounds == 1
+def seconds_of(found: ils.Recipe, cost: Cost = COST) -> tuple[float, float]:
+    """Until imitation begins, and of imitation."""
+    start = ils.START_PASSES * LAYERS * ils.START_IMAGES / BATCH * cost.forward
+    return start + found.images * cost.generation, found.imitation * ils.STEPS * cost.imitation
 
 
-def test_without_a_time_the_amounts_are_the_methods():
-    assert recipe() == ils.Recipe(images=256, sweeps=40, rounds=200)
-    assert recipe(rounds=100) == ils.Recipe(images=256, sweeps=40, rounds=60)
-    assert recipe(rounds=30) == ils.Recipe(images=256, sweeps=15, rounds=15)
-    assert recipe(rounds=1) == ils.Recipe(images=256, sweeps=0, rounds=1)
+@pytest.mark.parametrize('minutes', [20, 60, 300])
+def test_rounds_of_a_time(minutes):
+    first, imitation = seconds_of(recipe(minutes=minutes))
+    steps = ils.STEPS_SHARE * 60 * minutes  # the rest is for validation and checkpoints
+    assert ils.IMAGES_SHARE * steps - COST.generation < first <= ils.IMAGES_SHARE * steps
+    assert steps - ils.STEPS * COST.imitation < first + imitation <= steps
 
 
-def test_a_generator_that_learns_nothing_has_no_sweeps():
-    cost = Cost(making=0.32, generation=0.0, imitation=0.5, forward=0.4, place='on paper')
-    assert recipe(cost) == ils.Recipe(images=0, sweeps=0, rounds=200)
-    assert recipe(cost, minutes=10) == ils.Recipe(images=0, sweeps=0, rounds=106)
+def test_a_short_time_leaves_the_fewest_images():
+    assert recipe(minutes=0.1) == ils.Recipe(images=ils.FEWEST_IMAGE_ROUNDS, imitation=1)  # takes longer
+    found = recipe(minutes=1.5)
+    assert found.images == ils.FEWEST_IMAGE_ROUNDS
+    assert found.imitation > 1
+    assert sum(seconds_of(found)) <= ils.STEPS_SHARE * 90
+
+
+def test_without_a_time_the_rounds_are_the_methods():
+    images = ils.IMAGE_ROUNDS
+    assert recipe() == ils.Recipe(images, ils.ROUNDS)
+    assert recipe(rounds=3 * images) == ils.Recipe(images, 2 * images)
+    assert recipe(rounds=images + 1) == ils.Recipe((images + 1) // 2, images // 2 + 1)
+    assert recipe(rounds=1) == ils.Recipe(images=0, imitation=1)
+
+
+def test_a_generator_that_learns_nothing_has_no_rounds():
+    assert recipe(NOTHING_LEARNS) == ils.Recipe(images=0, imitation=ils.ROUNDS)
+    assert recipe(NOTHING_LEARNS, rounds=7) == ils.Recipe(images=0, imitation=7)
+    found = recipe(NOTHING_LEARNS, minutes=10)
+    assert found.images == 0
+    steps = ils.STEPS_SHARE * 600
+    assert steps - ils.STEPS * COST.imitation < sum(seconds_of(found, NOTHING_LEARNS)) <= steps
 
 
 def test_cost_is_that_of_real_steps(tiny, teacher_checkpoint):
     teacher = build_network(dict(cfg_path=str(tiny('teacher')), checkpoint=teacher_checkpoint), 'teacher')
     student = build_network(dict(cfg_path=str(tiny('student'))), 'student')
     before = next(student.parameters()).clone()
-    model = dict(generator=dict(type='mmdfad.UpsampleGenerator', noise_dim=8, image_size=16, width=8))
+    model = dict(
+        generator=dict(type='mmdfad.UpsampleGenerator', noise_dim=8, image_size=16, width=8),
+        generation=[dict(type='mmdfad.L1Discrepancy')],
+    )
     optim = dict(
         constructor='mmdfad.DistillOptimWrapperConstructor',
         student=dict(optimizer=dict(type='SGD', lr=0.1)),
@@ -100,52 +107,124 @@ def test_cost_is_that_of_real_steps(tiny, teacher_checkpoint):
     assert 0 < cost.forward < cost.generation < 10
     assert cost.place.endswith(' of this cpu')
     assert not torch.equal(next(student.parameters()), before)
-    model['generator'] = dict(type='mmdfad.DeadLeaves', noise_dim=8, image_size=16, channels=3)
+    del model['generation']
     assert measure_cost(Task(teacher, student, (16, 16)), model, optim, batch_size=16).generation == 0
 
 
 # The config
 
 
-def test_the_config_of_a_classifier(tmp_path, tiny, teacher_checkpoint):
-    cfg, reasons = written(tmp_path, tiny('teacher'), teacher_checkpoint, 'auto:0.5', rounds=100)
-    assert cfg.model.generator.type == 'mmdfad.AugmentedGenerator'
-    bank = cfg.model.generator.generator
-    assert (bank.type, bank.image_size, bank.channels, bank.count) == ('mmdfad.ImageBank', (16, 16), 3, 1024)
-    assert bank.shift == cfg.model.generator.shift == 2
-    assert [o.type for o in cfg.model.generation] == ['mmdfad.BNStatisticsPrior', 'mmdfad.TotalVariationPrior']
-    assert [o.type for o in cfg.model.imitation] == ['mmdfad.KLDiscrepancy', 'mmdfad.StageImitation']
-    assert cfg.model.start.type == 'mmdfad.LeastSquaresStart'
-    assert cfg.model.start.begin == 40
-    assert cfg.train_cfg.phases == [dict(name='generation', end=40), dict(name='imitation', steps=10, begin=40)]
-    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_begin) == (100, 41)
-    assert cfg.train_dataloader.batch_size == 128
+@pytest.fixture(scope='module')
+def classifier(tmp_path_factory, teacher_checkpoint) -> tuple[str, list[str]]:
+    """A config of the method's own rounds for a small classifier of 32x32 and batches of 8, and the reasons in it."""
+    folder = tmp_path_factory.mktemp('classifier')
+    teacher = write_tiny(folder, 'teacher', pixels=32)
+    reasons = write_distillation(folder / 'distill.py', str(teacher), teacher_checkpoint, 'auto:0.5', batch_size=8)
+    return (folder / 'distill.py').read_text(), reasons
+
+
+@pytest.fixture
+def classifier_cfg(classifier) -> Config:
+    return Config.fromstring(classifier[0], '.py')
+
+
+def test_images_are_those_of_a_pool_and_a_bank(classifier_cfg):
+    augmented = classifier_cfg.model.generator
+    assert augmented.type == 'mmdfad.AugmentedGenerator'
+    assert augmented.generator.type == 'mmdfad.MixtureGenerator'
+    assert 'shares' not in augmented.generator  # equal ones
+    pool, bank = augmented.generator.generators
+    assert (pool.type, pool.generator.type) == ('mmdfad.InversionPool', 'mmdfad.DecoderGenerator')
+    assert (pool.generator.image_size, pool.generator.channels) == ((32, 32), 3)
+    assert pool.capacity == int(ils.POOL_SHARE * ils.IMAGE_ROUNDS * 8)
+    assert (bank.type, bank.image_size, bank.channels) == ('mmdfad.ImageBank', (32, 32), 3)
+    assert bank.count == ils.BANK_BATCHES * 8
+    assert pool.shift == bank.shift == augmented.shift == ils.SMALL_SHIFT
+    assert [o.type for o in classifier_cfg.model.generation] == [
+        'mmdfad.BNStatisticsPrior',
+        'mmdfad.TotalVariationPrior',
+    ]
+
+
+def test_rounds_of_images_then_the_start_then_imitation(classifier_cfg):
+    begin = classifier_cfg.model.start.begin
+    assert begin == ils.IMAGE_ROUNDS
+    assert classifier_cfg.model.start.type == 'mmdfad.LeastSquaresStart'
+    assert [o.type for o in classifier_cfg.model.imitation] == ['mmdfad.KLDiscrepancy', 'mmdfad.StageImitation']
+    loop = classifier_cfg.train_cfg
+    assert loop.phases == [dict(name='generation', end=begin), dict(name='imitation', steps=ils.STEPS, begin=begin)]
+    assert (loop.max_iters, loop.val_begin) == (begin + ils.ROUNDS, begin + 1)
+    rates = learning_rates(classifier_cfg.param_scheduler.student, loop.max_iters)
+    assert rates[: begin + 1] == [1.0] * (begin + 1)  # it has to be high when the student begins
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 0.01
+
+
+def test_reasons_tell_each_choice_and_the_cost_once(classifier):
+    text, reasons = classifier
     assert len({line.partition(' = ')[0] for line in reasons}) == len(reasons)
     assert any(line.startswith('expected time = ') and 's for imitation, by a timed step' in line for line in reasons)
-    assert (tmp_path / 'distill.py').read_text().count('expected time') == 1
-
-    student, pixels = (learning_rates(cfg.param_scheduler[name], 100) for name in ('student', 'generator'))
-    assert student[:41] == [1.0] * 41  # it has to be high when the student begins
-    assert student == sorted(student, reverse=True)
-    assert 0 < student[-1] < 0.01
-    assert pixels[:40] == sorted(pixels[:40], reverse=True)
-    assert 0 < pixels[39] < 0.01
+    assert text.count('expected time') == 1
 
 
-def test_the_config_of_a_segmentor_with_large_images(tmp_path, tiny, teacher_checkpoints):
+def test_the_pixels_of_the_bank_have_their_own_learning_rate(classifier_cfg, tmp_path):
+    classifier_cfg.model.generator.generator.generators[1].count = 2
+    runner = build_runner(classifier_cfg, work_dir=str(tmp_path))
+    optimizer = runner.build_optim_wrapper(runner.optim_wrapper)['generator'].optimizer
+    pixels = runner.model.generator.generator.generators[1].pixels
+    rates = {p is pixels: group['lr'] for group in optimizer.param_groups for p in group['params']}
+    assert rates == {True: pytest.approx(ils.BANK_LR), False: pytest.approx(ils.GENERATOR_LR)}
+
+
+def test_a_segmentor_with_large_images_has_a_pool_alone(tmp_path, tiny, teacher_checkpoints):
     teacher = tiny('teacher', scope='mmseg', pixels=None)
     arguments = (teacher, teacher_checkpoints[TINY_SEG], 'auto:0.5')
-    cfg, _ = written(tmp_path, *arguments, image_size=(64, 96), batch_size=8, minutes=0.01)
-    bank = cfg.model.generator.generator
-    assert (bank.image_size, bank.count, bank.shift) == ((64, 96), 48, 4)
+    cfg, _ = written(tmp_path, *arguments, image_size=(64, 32), batch_size=4, minutes=0.01)
+    pool = cfg.model.generator.generator
+    begin = ils.FEWEST_IMAGE_ROUNDS
+    assert (pool.type, pool.shift, pool.capacity) == (
+        'mmdfad.InversionPool',
+        ils.SHIFT,
+        int(ils.POOL_SHARE * begin * 4),
+    )
+    assert (pool.generator.type, pool.generator.image_size) == ('mmdfad.DecoderGenerator', (64, 32))
+    assert 'paramwise_cfg' not in cfg.optim_wrapper.generator
     assert 'temperature' not in cfg.model.imitation[0]
-    assert cfg.train_cfg.max_iters == 21
-    assert cfg.train_cfg.phases == [dict(name='generation', end=20), dict(name='imitation', steps=10, begin=20)]
+    assert cfg.train_cfg.max_iters == begin + 1
+    assert [phase.name for phase in cfg.train_cfg.phases] == ['generation', 'imitation']
+
+
+def enlarged(settings, times: int):
+    """Settings for a batch that is so many times as large."""
+    if isinstance(settings, list):
+        return [enlarged(part, times) for part in settings]
+    if not isinstance(settings, dict):
+        return settings
+    grow = ('batch_size', 'base_batch_size', 'capacity', 'count')
+    return {key: times * value if key in grow else enlarged(value, times) for key, value in settings.items()}
+
+
+def test_shipped_bases_are_what_the_tool_writes(tmp_path, tiny, classifier_cfg, teacher_checkpoints):
+    teacher = tiny('teacher', scope='mmseg', pixels=None)
+    arguments = (teacher, teacher_checkpoints[TINY_SEG], 'auto:0.5')
+    segmentor, _ = written(tmp_path, *arguments, image_size=(96, 128), batch_size=2)
+    for name, cfg in dict(ils=classifier_cfg, ils_seg=segmentor).items():
+        base = Config.fromfile(ROOT / f'configs/_base_/methods/{name}.py')
+        for part in ('generator', 'generation', 'start', 'imitation'):
+            assert base.model[part] == enlarged(cfg.model[part], 8), (name, part)
+        for part in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'train_dataloader', 'auto_scale_lr'):
+            assert base[part] == enlarged(cfg[part], 8), (name, part)
+
+
+@pytest.mark.parametrize('size', [(16, 16), (28, 28), (32, 32), (64, 96), (96, 128), (224, 224), (512, 1024)])
+def test_a_decoder_begins_with_a_few_pixels(size):
+    first = min(size) / 2 ** ils._upsamplings(Task(None, None, size))
+    assert 3 < first < 7
 
 
 @pytest.mark.parametrize(
     ('size', 'batch_size'),
-    [((16, 16), 128), ((32, 32), 128), ((48, 48), 32), ((64, 64), 64), ((96, 128), 32), ((512, 1024), 8)],
+    [((16, 16), 64), ((32, 32), 64), ((48, 48), 16), ((64, 64), 32), ((96, 128), 16), ((512, 1024), 8)],
 )
 def test_batches_are_in_inverse_proportion_to_the_area(size, batch_size):
     assert ils._batch_size(Choices(), Task(None, None, size)) == batch_size
@@ -157,12 +236,16 @@ def test_teachers_without_batch_norm_get_procedural_images(tmp_path, tiny):
     cfg, reasons = written(
         tmp_path, teacher, save_untrained(teacher, tmp_path / 'swin.pth'), teacher, rounds=3, batch_size=4
     )
-    assert cfg.model.generator.generator.type == 'mmdfad.DeadLeaves'
+    assert cfg.model.generator.generator.type == 'mmdfad.ImageBank'
     assert 'generation' not in cfg.model
     assert cfg.model.start.begin == 0
-    assert cfg.train_cfg.phases == [dict(name='imitation', steps=10, begin=0)]
+    assert cfg.train_cfg.phases == [dict(name='imitation', steps=ils.STEPS, begin=0)]
+    assert 'paramwise_cfg' not in cfg.optim_wrapper.generator
+    assert not any(line.startswith('rounds of images') for line in reasons)
     assert cfg.optim_wrapper.student.optimizer.type == 'AdamW'
-    assert any(line.startswith('generator = DeadLeaves: procedural images; the teacher has no') for line in reasons)
+    assert any(
+        line.startswith('generator = ImageBank: dead leaves, drawn once; the teacher has no') for line in reasons
+    )
 
 
 def test_networks_without_common_stages_imitate_logits(tmp_path, tiny, teacher_checkpoint):
@@ -177,21 +260,22 @@ def test_networks_without_common_stages_imitate_logits(tmp_path, tiny, teacher_c
 def test_grey_images(tmp_path):
     lenet = save_untrained(LENET, tmp_path / 'lenet.pth')
     cfg, _ = written(tmp_path, LENET, lenet, LENET, rounds=1, batch_size=8)
-    assert (cfg.model.generator.generator.type, cfg.model.generator.generator.channels) == ('mmdfad.DeadLeaves', 1)
+    assert (cfg.model.generator.generator.type, cfg.model.generator.generator.channels) == ('mmdfad.ImageBank', 1)
 
 
 def test_the_config_is_one_that_runs(tmp_path, tiny, teacher_checkpoint):
-    """Images, then the start, then imitation; and what the tool measured is in the config alone."""
+    """Images, then the start, then imitation."""
     arguments = (tiny('teacher'), teacher_checkpoint, 'auto:0.5')
     cfg, _ = written(tmp_path, *arguments, rounds=4, batch_size=8)
-    cfg.model.generator.generator.count = 16
     cfg.model.start.images = 16
-    cfg.default_hooks.update(logger=dict(type='LoggerHook', interval=1))
+    cfg.default_hooks.logger.interval = 1
     runner = build_runner(cfg, work_dir=str(tmp_path / 'run'))
-    pixels = runner.model.generator.generator.pixels
-    before = pixels.detach().clone()
+    pool, bank = runner.model.generator.generator.generators
+    before = [p.detach().clone() for p in (bank.pixels, next(pool.generator.parameters()))]
     runner.train()
-    assert not torch.equal(pixels, before)
+    for old, new in zip(before, (bank.pixels, next(pool.generator.parameters())), strict=True):
+        assert not torch.equal(old, new)
+    assert len(pool.memory) == cfg.model.generator.generator.generators[0].capacity == int(ils.POOL_SHARE * 2 * 8)
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
     lines = [line for line in log.splitlines() if 'Round(train)' in line]
     assert ['generation_bn_statistics' in line for line in lines] == [True, True, False, False]

@@ -1,8 +1,14 @@
 # ILS for segmentors: larger images, and fewer of them.
-_base_ = 'ils.py'
+_base_ = ['../generators/inversion_96x128.py', '../schedules/ils_260.py']
 model = dict(
-    generator=dict(shift=4, generator=dict(image_size=(96, 128), count=256, shift=4)),
-    imitation=[dict(type='mmdfad.KLDiscrepancy'), dict(type='mmdfad.StageImitation', weight=3.0)],
+    generation=[
+        dict(type='mmdfad.BNStatisticsPrior', distance='kl'),
+        dict(type='mmdfad.TotalVariationPrior', weight=0.05),
+    ],
+    start=dict(type='mmdfad.LeastSquaresStart', images=256, begin=60),
+    imitation=[dict(type='mmdfad.KLDiscrepancy'), dict(type='mmdfad.StageImitation', weight=6.0)],
 )
-train_dataloader = dict(batch_size=32)
-auto_scale_lr = dict(base_batch_size=32)
+# On CamVid, the classifiers' .05 lost again what the student had learned.
+optim_wrapper = dict(student=dict(optimizer=dict(lr=0.02)))
+# On CamVid, .05 lost again what the student had learned.
+optim_wrapper = dict(student=dict(optimizer=dict(lr=0.02)))

@@ -53,7 +53,7 @@ class Generator(BaseModule):
 
     @property
     def steps_per_update(self) -> int:
-        """int: Steps of the optimizer that :meth:`update` takes."""
+        """int: How often :meth:`update` calls the optimizer wrapper, which counts this to accumulate gradients."""
         return 1
 
     def bind_pixels(self, space: PixelSpace) -> None:

@@ -111,9 +111,8 @@ class Passes:
         """A hook on the teacher's module, or on its block if a sum is wanted."""
         modules = self.teacher.modules
         if match.block is None:
-            return after(
-                modules[match.target], lambda m, a, k, output: store(match, last_tensor(output), match.layer.axis)
-            )
+            module = self.teacher.network.logits if match.target == LOGITS else modules[match.target]
+            return after(module, lambda m, a, k, output: store(match, last_tensor(output), match.layer.axis))
         name, block = match.block
 
         def on_block(module: nn.Module, args: tuple, kwargs: dict) -> None:

@@ -169,7 +169,7 @@ class _Recorder:
             if self.inputs[name] != key_of(x) or not layer.find_axis(args, kwargs, output):
                 self.recording.left.append(name)
                 return
-            if behind is not None and layer.only_scales(x, output):
+            if behind is not None and layer.only_scales(x):
                 return  # the layer before it makes up for its factors
         layer.shape = tuple(output.shape)
         self.recording.layers[name] = layer

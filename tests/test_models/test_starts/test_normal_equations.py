@@ -40,11 +40,32 @@ def test_ridge_regression_of_each_group(bias, ridge):
     assert solution.error == pytest.approx(float(left / (y - y.mean(0)).square().sum()))
 
 
+def test_few_samples_get_the_penalty_that_predicts_the_other_half_best():
+    x, y = samples(20, 1, 12), samples(20, 1, 1, seed=1)
+    halves = (x[:10], y[:10]), (x[10:], y[10:])
+    errors = {}
+    for ridge in (0.01, 0.1, 1, 10):
+        pairs = (halves, halves[::-1])
+        errors[ridge] = sum(
+            (inputs[:, 0] @ s.weight[0].T + s.bias[0] - targets[:, 0]).square().sum().item()
+            for known, (inputs, targets) in pairs
+            for s in [fitted(NormalEquations(1, 12, 1, True, CPU), *known, ridge, chunk=10)]
+        )
+    best = min(errors, key=errors.get)
+    assert best != 0.01
+    expected = fitted(NormalEquations(1, 12, 1, True, CPU), x, y, best)
+    equations = NormalEquations(1, 12, 1, True, CPU)
+    for fold, half in enumerate(halves):
+        equations.add(*half, fold)
+    torch.testing.assert_close(equations.solve(0.01).weight, expected.weight)
+    assert not equations.solve(0).weight.allclose(expected.weight)  # without a penalty nothing is chosen
+
+
 def test_memory_is_that_of_the_sums():
     equations = NormalEquations(1, 3, 2, True, CPU)
 
     def sizes():
-        return [value.numel() for value in vars(equations).values() if isinstance(value, torch.Tensor)]
+        return [v.numel() for fold in equations.folds for v in vars(fold).values() if isinstance(v, torch.Tensor)]
 
     before = sizes()
     equations.add(samples(100, 1, 3), samples(100, 1, 2))

@@ -23,5 +23,5 @@ model = dict(
     ),
 )
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=20), synthetic_images=dict(interval=20), health=dict(interval=20)
+    logger=dict(interval=10), checkpoint=dict(interval=26), synthetic_images=dict(interval=26), health=dict(interval=26)
 )

@@ -17,11 +17,10 @@ model = dict(
         cfg_options={'model.backbone.type': 'mmdfad.LeNet5Half'},
     ),
     generator=dict(
-        generator=dict(_delete_=True, type='mmdfad.DeadLeaves', noise_dim=256, image_size=32, channels=1),
+        generator=dict(_delete_=True, type='mmdfad.ImageBank', noise_dim=256, image_size=32, channels=1, count=2048),
     ),
     generation=[],
     start=dict(begin=0),
-    imitation=[dict(type='mmdfad.KLDiscrepancy', temperature=4.0)],
 )
 param_scheduler = dict(
     _delete_=True, student=[dict(type='CosineAnnealingLR', by_epoch=False, end=rounds + 1)], generator=[]

@@ -1,0 +1,25 @@
+# Images of 96x128: a pool of what a decoder makes while it learns.
+model = dict(
+    type='mmdfad.AdversarialDistiller',
+    generator=dict(
+        type='mmdfad.AugmentedGenerator',
+        generator=dict(
+            type='mmdfad.InversionPool',
+            generator=dict(
+                type='mmdfad.DecoderGenerator', noise_dim=256, image_size=(96, 128), channels=3, upsamplings=4
+            ),
+            capacity=640,
+            steps=5,
+            shift=4,
+        ),
+        flip=0.5,
+        shift=4,
+    ),
+)
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    dataset=dict(type='mmdfad.NoiseDataset'),
+    sampler=dict(type='mmdfad.NoiseSampler'),
+)
+auto_scale_lr = dict(enable=False, base_batch_size=16)
