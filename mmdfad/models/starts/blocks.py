@@ -117,7 +117,7 @@ class Block:
         hook = self.output.register_forward_hook(lambda module, inputs, output: change(output))
         self.probing = True
         try:
-            output = self.module(*args, **kwargs)
+            output = self.module.forward(*args, **kwargs)  # without its hooks, from one of which this is called
         finally:
             self.probing = False
             hook.remove()
@@ -152,7 +152,7 @@ def _follows(block: nn.Module, call: Arguments, layer: nn.Module, others: list[n
         args, kwargs = copies_of(*call)
         seen.clear()
         with before(layer, keep):
-            block(*args, **kwargs)
+            block.forward(*args, **kwargs)
         return seen[0] if seen else None
 
     plain = run()

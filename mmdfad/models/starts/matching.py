@@ -12,7 +12,7 @@ from mmdfad.models.network import Network, last_tensor
 
 from .blocks import Block, closing_candidates
 from .opened_attention import opened_attentions
-from .recording import Arguments, Recording, after, before, copies_of, record
+from .recording import Recording, after, before, record
 from .sampling import Layer
 
 
@@ -97,16 +97,19 @@ def plan(teacher: Side, student: Side, channels: ChannelMap, images: Tensor, eve
     }
     closed = _closed(student, recording, blocks, {key for key, name in last.items() if name in teacher.modules})
     targets |= {name: last[block, name] for name, (block, _) in closed.items()}
-    sums = {name: blocks[block].last for name, (block, _) in closed.items()}
-    shapes, calls = _shapes(teacher, images, set(targets.values()), set(sums.values()))
+    sums = {
+        name: (blocks[block].last, _block_of(teacher, blocks[block].last, targets[name], recording.layers[name]))
+        for name, (block, _) in closed.items()
+    }
+    shapes, additive = _look_at(teacher, images, set(targets.values()), [*sums.values()])
     found, result = {}, Plan(images=len(images), left=recording.left)
     for name, layer in recording.layers.items():
         match = _match(layer, targets[name], shapes.get(targets[name]), channels)
         if match is None:
             result.left.append(name)
             continue
-        if name in closed:
-            _add_blocks(match, closed[name], sums[name], teacher, calls)
+        if name in closed and sums[name][0] in additive:  # else it keeps its target
+            match.own_block, match.block = closed[name], sums[name]
         found[name] = match
     for group in _in_order(found, recording):
         result.steps.append([found[name] for name in group])
@@ -134,7 +137,7 @@ def _closed(
     for name, call in recording.blocks.items():
         inside = [layer for key, layer in recording.layers.items() if (name, key) in known and key not in found]
         for layer in closing_candidates(inside, call, student.modules[name]):
-            block = Block(student.modules[name], student.modules[layer.output], layer.axis)
+            block = _block_of(student, name, layer.output, layer)
             if block.find(*call):
                 # With nothing to add to, the sum is what the layer gives.
                 if blocks[name].first != blocks[name].last or block.skip(*call).abs().max() > 0:
@@ -143,25 +146,31 @@ def _closed(
     return found
 
 
-def _shapes(
-    teacher: Side, images: Tensor, outputs: set[str], blocks: set[str]
-) -> tuple[dict[str, tuple[int, ...]], dict[str, Arguments]]:
-    """Shapes of the outputs of some of the teacher's modules, and what its blocks are called with."""
-    shapes, calls = {}, {}
+def _block_of(side: Side, name: str, output: str, layer: Layer) -> Block:
+    return Block(side.modules[name], side.modules[output], layer.axis)
+
+
+def _look_at(
+    teacher: Side, images: Tensor, outputs: set[str], blocks: list[tuple[str, Block]]
+) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+    """Shapes of the outputs of some of the teacher's modules, and which of its blocks are additive."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    additive: dict[str, bool] = {}
 
     def on_output(name: str) -> Callable:
         return lambda module, args, kwargs, output: shapes.setdefault(name, tuple(last_tensor(output).shape))
 
-    def on_block(name: str) -> Callable:
-        return lambda module, args, kwargs: None if name in calls else calls.update({name: copies_of(args, kwargs)})
+    def on_block(name: str, block: Block) -> Callable:
+        # While it is called: the weights of a sharded block are whole then.
+        return lambda module, args, kwargs: name in additive or additive.update({name: block.find(args, kwargs)})
 
     with ExitStack() as hooks:
         for name in outputs & teacher.modules.keys():
             hooks.enter_context(after(teacher.modules[name], on_output(name)))
-        for name in blocks:
-            hooks.enter_context(before(teacher.modules[name], on_block(name)))
+        for name, block in blocks:
+            hooks.enter_context(before(teacher.modules[name], on_block(name, block)))
         teacher.run(images)
-    return shapes, calls
+    return shapes, {name for name, found in additive.items() if found}
 
 
 def _match(layer: Layer, target: str, shape: tuple[int, ...] | None, channels: ChannelMap) -> Match | None:
@@ -173,13 +182,6 @@ def _match(layer: Layer, target: str, shape: tuple[int, ...] | None, channels: C
         return None
     sizes = (shape[layer.axis], layer.channels)
     return Match(layer, target, channels.outputs(layer.name, *sizes), channels.gain(layer.name, *sizes))
-
-
-def _add_blocks(match: Match, own: tuple[str, Block], name: str, teacher: Side, calls: Mapping[str, Arguments]) -> None:
-    """Fit a layer to a sum if the teacher's block is one, too. Else the layer keeps its target."""
-    block = Block(teacher.modules[name], teacher.modules[match.target], match.layer.axis)
-    if name in calls and block.find(*calls[name]):
-        match.own_block, match.block = own, (name, block)
 
 
 def _in_order(matches: Mapping[str, Match], recording: Recording) -> list[list[str]]:

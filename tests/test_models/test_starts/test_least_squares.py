@@ -530,7 +530,9 @@ def test_outputs_that_are_not_finite_are_an_error():
 
 
 def test_two_ranks_start_alike(tiny_cfg, tmp_path):
-    tiny_cfg.model.start = dict(type='LeastSquaresStart', images=12, batch_size=4)
+    """Also with a teacher that is split over them."""
+    tiny_cfg.model.start = dict(type='LeastSquaresStart', images=12, batch_size=4, residual='sum')
+    tiny_cfg.model.teacher.shard = True
     tiny_cfg.train_cfg.max_iters = 1
     tiny_cfg.train_cfg.phases = [dict(name='generation', steps=1)]
     alone = run(tiny_cfg).model.state_dict()
