@@ -5,7 +5,7 @@ model = dict(
         dict(type='mmdfad.BNStatisticsPrior', distance='kl'),
         dict(type='mmdfad.TotalVariationPrior', weight=0.05),
     ],
-    start=dict(type='mmdfad.LeastSquaresStart', images=256, begin=60),
+    start=dict(type='mmdfad.LeastSquaresStart', images=256, residual='sum', begin=60),
     imitation=[dict(type='mmdfad.KLDiscrepancy'), dict(type='mmdfad.StageImitation', weight=6.0)],
 )
 # On CamVid, the classifiers' .05 lost again what the student had learned.

@@ -71,7 +71,8 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     batch_size = _batch_size(choices, task)
     model = dict(_image_settings(choices, task, batch_size), imitation=_imitation(choices, task))
     reason = 'solves layer by layer for what the teacher computes, on these images'
-    model['start'] = dict(type=f'mmdfad.{choices.make("start", "LeastSquaresStart", reason)}', images=START_IMAGES)
+    start = choices.make('start', 'LeastSquaresStart', reason)
+    model['start'] = dict(type=f'mmdfad.{start}', images=START_IMAGES, residual='sum')
     optim_wrapper = dict(
         constructor='mmdfad.DistillOptimWrapperConstructor',
         amp_dtype='auto',
