@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmdfad.utils.state_dict import select_weights
+from mmdfad.utils.state_dict import select_weights, spaced
 
 # Layers that give queries, keys and values, alone or together, and those that take the joined heads. The first pattern
 # also fits parameters that an attention holds by itself.
@@ -17,11 +17,6 @@ _TO_HEADS = re.compile(r'^(?:to_)?(qkv|kv|qk|q|k|v|query|key|value|in)(?:_proj|_
 _FROM_HEADS = re.compile(r'^(?:proj|out_proj|to_out|o_proj)$')
 _PARTS = dict(qkv=3, kv=2, qk=2)
 _PARTS['in'] = 3  # torch's in_proj_weight
-
-
-def spaced(total: int, kept: int) -> Tensor:
-    """Indices [kept] of evenly spaced channels out of ``total`` (weight selection, arXiv 2311.18823)."""
-    return torch.arange(kept) * total // kept
 
 
 class Blocks(NamedTuple):

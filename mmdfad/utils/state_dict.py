@@ -41,6 +41,11 @@ def regenerated_names(model: nn.Module) -> set[str]:
     return set(model.load_state_dict(model.state_dict(), strict=False).missing_keys)
 
 
+def spaced(total: int, kept: int) -> Tensor:
+    """Indices [kept] of evenly spaced channels out of ``total`` (weight selection, arXiv 2311.18823)."""
+    return torch.arange(kept) * total // kept
+
+
 def select_weights(
     expected: Mapping[str, Tensor],
     larger: Mapping[str, Tensor],
@@ -72,7 +77,7 @@ def select_weights(
         ):
             continue
         for dim, (size, kept) in enumerate(zip(source.shape, tensor.shape, strict=True)):
-            rows = torch.arange(kept) * size // kept if index is None else index(name, dim, size, kept)
+            rows = spaced(size, kept) if index is None else index(name, dim, size, kept)
             source = source.index_select(dim, rows.to(source.device))
         selected[name] = source.clone()
     return selected

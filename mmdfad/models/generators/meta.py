@@ -8,16 +8,14 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from mmdfad.registry import MODELS
-from mmdfad.utils import require_positive
 
 from .base import Generator
-from .memory import ImageMemory
-from .pool import require_noise_learner
-from .wrappers import GeneratorWrapper, flip_and_shift, require_augmentation
+from .pool import InversionPool
+from .wrappers import flip_and_shift
 
 
 @MODELS.register_module()
-class MetaGenerator(GeneratorWrapper):
+class MetaGenerator(InversionPool):
     """FastDFKD (arXiv 2112.06253): a copy of the generator and its noise learn a batch of images in a few steps.
 
     The best of its batches goes into a memory, from which the imitation phase draws. The generator itself moves by the
@@ -47,20 +45,12 @@ class MetaGenerator(GeneratorWrapper):
         flip: float = 0.5,
         shift: int = 4,
     ) -> None:
-        super().__init__(generator)
-        require_positive('model.generator.{}', capacity=capacity, steps=steps)
-        require_augmentation(flip, shift, self.image_size)
-        require_noise_learner(self)
-        self.steps = steps
+        super().__init__(generator, capacity, steps, noise_lr, flip, shift)
         self.generator_lr = generator_lr
-        self.noise_lr = noise_lr
-        self.flip = flip
-        self.shift = shift
-        self.memory = ImageMemory(capacity, self.channels, self.image_size)
 
-    def sample(self, noise: Tensor) -> Tensor:
-        """Images from the memory; from the generator while the memory is empty."""
-        return self.memory.draw(noise) if len(self.memory) else self.generator.sample(noise)
+    @property
+    def steps_per_update(self) -> int:
+        return 1  # the other steps are the copy's
 
     def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
         fast = copy.deepcopy(self.generator)

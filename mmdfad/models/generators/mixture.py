@@ -1,4 +1,4 @@
-"""Several generators, each of which makes a part of every batch."""
+"""Several generators that share each batch."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise

@@ -24,8 +24,8 @@ class InversionPool(GeneratorWrapper):
     differ more than those that it makes at one time. :class:`~mmdfad.models.MetaGenerator` lets a copy of the generator
     learn each batch; here the generator itself does, and begins with the next batch where the last one has ended.
 
-    An update takes ``steps`` steps on one batch of noise, each of which moves the generator by its optimizer and the
-    noise by Adam. In each step the loss sees the images flipped and shifted in another way. The memory keeps those of
+    An update takes ``steps`` steps on one batch of noise. Each step moves the generator by its optimizer and the noise
+    by Adam. In each step the loss sees the images flipped and shifted in another way. The memory keeps those of
     the last step as they are.
 
     An accumulation of gradients counts steps, not updates. Each rank learns its own batch of noise; the generator's
@@ -108,8 +108,8 @@ def require_noise_learner(wrapper: GeneratorWrapper) -> None:
         raise DistillError(f'{name} must be the innermost wrapper, but has a {inner} inside; put the {inner} around it')
     if isinstance(wrapper.generator, ImageBank):
         raise DistillError(
-            f'{name} lets a generator learn from noise, but an ImageBank does not make images of noise: remove one of '
-            'the two'
+            f'{name} lets a generator learn from noise, but an ImageBank does not make images from noise: remove one '
+            'of the two'
         )
     if not wrapper.learns:
         raise DistillError(

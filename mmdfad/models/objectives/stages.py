@@ -8,13 +8,14 @@ from mmengine.dist import all_reduce
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmdfad.models.channels import ChannelMap, spaced
+from mmdfad.models.channels import ChannelMap
 from mmdfad.models.network import Network
 from mmdfad.models.pixels import resize_images
 from mmdfad.models.step import Step, Tap
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import upcast
+from mmdfad.utils.state_dict import spaced
 
 from .base import Objective
 from .pairs import Stage, aligned, find_pairs

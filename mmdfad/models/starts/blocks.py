@@ -117,7 +117,7 @@ class Block:
         hook = self.output.register_forward_hook(lambda module, inputs, output: change(output))
         self.probing = True
         try:
-            output = self.module.forward(*args, **kwargs)  # without its hooks, from one of which this is called
+            output = self.module.forward(*args, **kwargs)  # without its hooks: one of them calls this
         finally:
             self.probing = False
             hook.remove()

@@ -53,7 +53,8 @@ class NormalEquations:
         Args:
             x (Tensor): Inputs [n, G, D].
             y (Tensor): Targets [n, G, M].
-            fold (int): 0 or 1: which samples validate the solution of which others. Defaults to 0.
+            fold (int): 0 or 1. In cross-validation, the samples of each validate the solution of the other. Defaults to
+                0.
         """
         self.folds[fold].add(x, y)
 

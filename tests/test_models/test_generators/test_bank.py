@@ -269,7 +269,7 @@ def test_bad_settings_are_named(settings, message):
 
 
 def test_meta_learning_needs_a_generator_of_noise():
-    with pytest.raises(DistillError, match=r'an ImageBank does not make images of noise: remove one of the two'):
+    with pytest.raises(DistillError, match=r'an ImageBank does not make images from noise: remove one of the two'):
         MetaGenerator(dict(BANK, noise_dim=6), capacity=4)
 
 

@@ -147,7 +147,7 @@ def test_bad_settings_are_named(settings, message):
         ),
         (dict(type='EMAGenerator', generator=DECODER), r'{0} must be the innermost wrapper, but has a EMAGenerator'),
         (dict(type='MixtureGenerator', generators=[DECODER]), r'has a MixtureGenerator inside; put the Mixture'),
-        (BANK, r'an ImageBank does not make images of noise: remove one of the two'),
+        (BANK, r'an ImageBank does not make images from noise: remove one of the two'),
     ],
 )
 @pytest.mark.parametrize('kind', [InversionPool, MetaGenerator])
