@@ -68,6 +68,7 @@ FACTORS = dict(
         log_l1=[dict(type='LogL1Discrepancy')],
         kl_bn=[dict(type='KLDiscrepancy', only_agreed=True), BN_KL],
         variation=[dict(type='TotalVariationPrior')],
+        spectrum=[dict(type='SpectrumPrior')],
         dafl=[dict(type='OneHotPrior'), dict(type='BalancePrior', weight=5), dict(type='ActivationPrior', weight=0.1)],
         drawn_bn=[dict(type='DrawnLabelPrior'), BN_L2],
         bn_twice=[BN_KL, BN_L2],

@@ -23,5 +23,5 @@ model = dict(
     ),
 )
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=26), synthetic_images=dict(interval=26), health=dict(interval=26)
+    logger=dict(interval=10), checkpoint=dict(interval=28), synthetic_images=dict(interval=28), health=dict(interval=28)
 )

@@ -14,5 +14,5 @@ model = dict(
     student=dict(cfg_path='{{ fileDirname }}/../../examples/resnet20_cifar10.py'),
 )
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=26), synthetic_images=dict(interval=26), health=dict(interval=26)
+    logger=dict(interval=10), checkpoint=dict(interval=28), synthetic_images=dict(interval=28), health=dict(interval=28)
 )

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 # What images need random numbers for.
-LABELS, MEMORY, FLIPS, SHIFTS, LEAVES, CROPS, COLOURS, PICKS, SWEEPS = range(9)
+LABELS, MEMORY, FLIPS, SHIFTS, LEAVES, CROPS, COLOURS, PICKS, SWEEPS, TEXTURE = range(10)
+# Which numbers of a noise vector decide. Whoever lets noise learn leaves them alone.
+SEEDS = [0, -1]
 # More numbers than one image needs for one purpose.
 _LONGEST = 2**20
 # Constants of splitmix64 (Steele et al., OOPSLA 2014) as signed integers: torch has no unsigned arithmetic.
@@ -24,7 +26,7 @@ def uniform(noise: Tensor, purpose: int, count: int = 1) -> Tensor:
     Returns:
         Tensor: Numbers [N, count] in [0, 1), float64.
     """
-    bits = noise.detach().float()[:, [0, -1]].contiguous().view(torch.int32).long()
+    bits = noise.detach().float()[:, SEEDS].contiguous().view(torch.int32).long()
     state = (bits[:, :1] << 32) + bits[:, 1:]
     state = state + _STEP * (1 + purpose * _LONGEST + torch.arange(count, device=noise.device))
     for shift, factor in zip((30, 27), _MIX, strict=True):

@@ -64,6 +64,7 @@ def invert_and_imitate(plain: Plain):
             loss = statistics.loss() + 0.1 * F.cross_entropy(logits, targets) + 0.05 * smooth / 2
             weight_gradients = torch.autograd.grad(loss, [*plain.generator.parameters()], retain_graph=True)
             (z.grad,) = torch.autograd.grad(loss * len(noise), z)
+            z.grad[:, [0, -1]] = 0
             vectors.step()
             count += 1
             for parameter, gradient in zip(plain.generator.parameters(), weight_gradients, strict=True):

@@ -1,18 +1,20 @@
-# Images of 32x32 in two halves: a pool of what a decoder makes while it learns, and a bank whose pixels learn.
-shape = dict(noise_dim=256, image_size=(32, 32), channels=3)
-pool = dict(
-    type='mmdfad.InversionPool',
-    generator=dict(type='mmdfad.DecoderGenerator', **shape, upsamplings=3),
-    capacity=2560,
-    steps=5,
-    shift=2,
-)
-bank = dict(type='mmdfad.ImageBank', **shape, count=512, shift=2)
+# Images of 32x32: a pool of what decoders make while they learn. Each learns in 60 rounds, and the pool keeps the
+# images of the last 40.
 model = dict(
     type='mmdfad.AdversarialDistiller',
     generator=dict(
         type='mmdfad.AugmentedGenerator',
-        generator=dict(type='mmdfad.MixtureGenerator', generators=[pool, bank]),
+        generator=dict(
+            type='mmdfad.InversionPool',
+            generator=dict(
+                type='mmdfad.DecoderGenerator', noise_dim=256, image_size=(32, 32), channels=3, upsamplings=3
+            ),
+            capacity=7680,
+            steps=5,
+            shift=2,
+            renew=60,
+            warmup=20,
+        ),
         flip=0.5,
         shift=2,
     ),

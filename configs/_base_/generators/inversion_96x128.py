@@ -1,4 +1,5 @@
-# Images of 96x128: a pool of what a decoder makes while it learns.
+# Images of 96x128: a pool of what decoders make while they learn. Each learns in 60 rounds, and the pool keeps the
+# images of the last 40.
 model = dict(
     type='mmdfad.AdversarialDistiller',
     generator=dict(
@@ -8,9 +9,11 @@ model = dict(
             generator=dict(
                 type='mmdfad.DecoderGenerator', noise_dim=256, image_size=(96, 128), channels=3, upsamplings=4
             ),
-            capacity=640,
+            capacity=1920,
             steps=5,
             shift=4,
+            renew=60,
+            warmup=20,
         ),
         flip=0.5,
         shift=4,

@@ -1,11 +1,11 @@
 # ILS for segmentors: larger images, and fewer of them.
-_base_ = ['../generators/inversion_96x128.py', '../schedules/ils_260.py']
+_base_ = ['../generators/inversion_96x128.py', '../schedules/ils_280.py']
 model = dict(
     generation=[
         dict(type='mmdfad.BNStatisticsPrior', distance='kl'),
-        dict(type='mmdfad.TotalVariationPrior', weight=0.05),
+        dict(type='mmdfad.SpectrumPrior', weight=0.05),
     ],
-    start=dict(type='mmdfad.LeastSquaresStart', images=256, residual='sum', begin=60),
+    start=dict(type='mmdfad.LeastSquaresStart', images=256, residual='sum', begin=180),
     imitation=[dict(type='mmdfad.KLDiscrepancy'), dict(type='mmdfad.StageImitation', weight=6.0)],
 )
 # On CamVid, the classifiers' .05 lost again what the student had learned.

@@ -1,6 +1,6 @@
 """Inversion and least squares (ILS): images of the teacher's statistics, a start in closed form, imitation.
 
-The rounds have three parts. First a generator learns to make images with the teacher's batch norm statistics; a pool
+The rounds have three parts. First generators learn to make images with the teacher's batch norm statistics; a pool
 keeps them. Then the student's layers are solved for. Then the student imitates the teacher on these images.
 """
 
@@ -22,23 +22,22 @@ from ..cost import Cost, measure_cost
 # Images in a step: so many of so many pixels, and fewer of larger ones.
 SMALL_BATCH, LARGE_BATCH, LEAST_BATCH = (64, 32 * 32), (16, 96 * 128), 8
 # Rounds of images and of imitation if nothing limits the time; the fewest of images; and the steps in each round.
-IMAGE_ROUNDS, FEWEST_IMAGE_ROUNDS, ROUNDS = 60, 10, 200
+IMAGE_ROUNDS, FEWEST_IMAGE_ROUNDS, ROUNDS = 180, 10, 100
 POOL_STEPS, STEPS = 5, 10
-# Share of all images that the pool keeps, and the most bytes of these. The first images are bad.
-POOL_SHARE, POOL_BYTES = 2 / 3, 2**30
-# Small images: dead leaves, in batches, make up half of the images that the student sees.
-BANK_BATCHES, BANK_LR = 8, 0.06
+# Rounds of one generator, about; the share of them at its beginning whose images are bad and not kept; and the most
+# bytes of those that the pool keeps.
+RENEW, WARMUP_SHARE, POOL_BYTES = 60, 1 / 3, 2**30
 # Teachers without batch norm: as many batches of dead leaves, which stay as they are.
 LEAVES_BATCHES = 32
 # Share of --minutes that steps may take, beside validation, checkpoints and checks; and the share of this for images
 # and the start. The rest is for imitation.
-STEPS_SHARE, IMAGES_SHARE = 0.95, 0.35
+STEPS_SHARE, IMAGES_SHARE = 0.95, 0.6
 # Validations of a run, and checkpoints, pictures and checks.
 VALIDATIONS, CHECKS = 5, 10
 # Images that the start sees, and how often it runs both networks on them for each layer of the student.
 START_IMAGES, START_PASSES = 256, 0.6
 GENERATOR_LR, BETAS = 2e-3, (0.5, 0.999)
-VARIATION_WEIGHT, STAGES_WEIGHT = 0.05, 6.0
+SPECTRUM_WEIGHT, STAGES_WEIGHT = 0.05, 6.0
 # On CamVid, .05 lost again what the student had learned.
 SGD, DENSE_LR = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-4), 0.02
 ADAMW = dict(type='AdamW', lr=1e-3, weight_decay=0.05)
@@ -77,13 +76,13 @@ def ils_settings(choices: Choices, task: Task) -> dict:
         constructor='mmdfad.DistillOptimWrapperConstructor',
         amp_dtype='auto',
         student=dict(optimizer=_optimizer(choices, task), clip_grad=dict(max_norm=MAX_NORM)),
-        generator=_generator_optimizer(task),
+        generator=dict(optimizer=dict(type='Adam', lr=GENERATOR_LR, betas=BETAS)),
     )
     cost = measure_cost(task, model, optim_wrapper, batch_size)
     layers = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in task.student.logits.modules())
     recipe = choose_recipe(task, cost, batch_size, layers)
     _explain(choices, task, cost, batch_size, layers, recipe)
-    model['generator'] = _generator(task, batch_size, _capacity(task, recipe, batch_size))
+    model['generator'] = _generator(task, batch_size, recipe.images)
     model['start']['begin'] = recipe.images
     return dict(model=model, **noise_settings(batch_size), optim_wrapper=optim_wrapper, **_schedule(recipe))
 
@@ -107,51 +106,39 @@ def _batch_size(choices: Choices, task: Task) -> int:
 
 def _image_settings(choices: Choices, task: Task, batch_size: int) -> dict:
     """The generator, and what makes an image good."""
-    settings = dict(generator=_generator(task, batch_size, capacity=batch_size))
+    settings = dict(generator=_generator(task, batch_size, rounds=1))
     if not has_batch_norms(task.teacher):
         reason = 'dead leaves, drawn once; the teacher has no batch norm whose statistics could improve them'
         choices.make('generator', 'ImageBank', reason)
         return settings
-    reason = "images of a decoder with the teacher's batch norm statistics"
-    if task.large:
-        choices.make('generator', 'InversionPool', reason)
-    else:
-        choices.make('generator', 'InversionPool and ImageBank', f'{reason}, and dead leaves that are moved towards it')
+    reason = "images of decoders with the teacher's batch norm statistics and the spectrum of photographs"
+    choices.make('generator', 'InversionPool', reason)
     settings['generation'] = [
         dict(type='mmdfad.BNStatisticsPrior', distance='kl'),
-        dict(type='mmdfad.TotalVariationPrior', weight=VARIATION_WEIGHT),
+        dict(type='mmdfad.SpectrumPrior', weight=SPECTRUM_WEIGHT),
     ]
     return settings
 
 
-def _generator(task: Task, batch_size: int, capacity: int) -> dict:
-    """The generator, whose pool holds so many images."""
+def _generator(task: Task, batch_size: int, rounds: int) -> dict:
+    """The generator, and the pool of what it makes in so many rounds."""
     shift = SHIFT if task.large else SMALL_SHIFT
-    if not has_batch_norms(task.teacher):
-        generator = dict(type='mmdfad.ImageBank', **task.image_settings, count=LEAVES_BATCHES * batch_size)
-    else:
+    if has_batch_norms(task.teacher):
         decoder = dict(type='mmdfad.DecoderGenerator', **task.image_settings, upsamplings=_upsamplings(task))
-        generator = dict(
-            type='mmdfad.InversionPool', generator=decoder, capacity=capacity, steps=POOL_STEPS, shift=shift
-        )
-        if not task.large:
-            bank = dict(type='mmdfad.ImageBank', **task.image_settings, count=BANK_BATCHES * batch_size, shift=shift)
-            generator = dict(type='mmdfad.MixtureGenerator', generators=[generator, bank])
+        generator = dict(type='mmdfad.InversionPool', generator=decoder, steps=POOL_STEPS, shift=shift)
+        generator.update(_pool_settings(task, batch_size, rounds))
+    else:
+        generator = dict(type='mmdfad.ImageBank', **task.image_settings, count=LEAVES_BATCHES * batch_size)
     return dict(type='mmdfad.AugmentedGenerator', generator=generator, flip=FLIP, shift=shift)
 
 
-def _capacity(task: Task, recipe: Recipe, batch_size: int) -> int:
-    """Images in the pool."""
+def _pool_settings(task: Task, batch_size: int, rounds: int) -> dict:
+    """Rounds of each generator, so that all have about as many; and images that are kept."""
+    renew = max(1, math.ceil(rounds / max(1, round(rounds / RENEW))))
+    warmup = int(WARMUP_SHARE * renew)
+    kept = sum(i % renew >= warmup for i in range(rounds))
     most = POOL_BYTES // (4 * task.image_settings['channels'] * math.prod(task.size))
-    return max(batch_size, min(most, int(POOL_SHARE * recipe.images * batch_size)))
-
-
-def _generator_optimizer(task: Task) -> dict:
-    """Adam, with a rate of its own for the pixels of a bank."""
-    settings: dict = dict(optimizer=dict(type='Adam', lr=GENERATOR_LR, betas=BETAS))
-    if has_batch_norms(task.teacher) and not task.large:
-        settings['paramwise_cfg'] = dict(custom_keys=dict(pixels=dict(lr_mult=BANK_LR / GENERATOR_LR)))
-    return settings
+    return dict(capacity=max(batch_size, min(most, kept * batch_size)), renew=renew, warmup=warmup)
 
 
 def _upsamplings(task: Task) -> int:

@@ -26,7 +26,13 @@ class Generator(BaseModule):
         image_size (int | tuple[int, int]): Height and width of the images, in pixels.
         channels (int): Channels of the images. Defaults to 3.
         upsampling (int): Factor between the first feature map and the image. Defaults to 1.
+
+    Attributes:
+        takes_chance (bool): Whether images also take random numbers from the bits of their noise
+            (:mod:`~mmdfad.models.chance`).
     """
+
+    takes_chance = False
 
     def __init__(
         self, noise_dim: int, image_size: int | tuple[int, int], channels: int = 3, upsampling: int = 1
@@ -55,6 +61,12 @@ class Generator(BaseModule):
     def steps_per_update(self) -> int:
         """int: How often :meth:`update` calls the optimizer wrapper, which counts this to accumulate gradients."""
         return 1
+
+    def reset_parameters(self) -> None:
+        """Begin again with other random weights."""
+        for module in list(self.modules())[1:]:
+            if hasattr(module, 'reset_parameters'):
+                module.reset_parameters()
 
     def bind_pixels(self, space: PixelSpace) -> None:
         """Learn how the teacher normalises its images. It is called once, when the distiller is built.

@@ -49,6 +49,10 @@ class DCGANGenerator(Generator):
         self.decoder = nn.Sequential(*stages, nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
         self.apply(_dcgan_init)
 
+    def reset_parameters(self) -> None:
+        super().reset_parameters()  # with the statistics of batch norms
+        self.apply(_dcgan_init)
+
     def synthesize(self, noise: Tensor) -> Tensor:
         return self.decoder(self._base_map(self.project(noise), self.first_width)) * self.output_scale
 

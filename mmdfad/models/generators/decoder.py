@@ -1,10 +1,12 @@
 """A decoder whose structure favours images that look natural."""
 
+import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from mmdfad.models.chance import TEXTURE, uniform
 from mmdfad.models.pixels import PixelSpace
 from mmdfad.registry import MODELS
 from mmdfad.utils import require_positive
@@ -13,13 +15,58 @@ from .base import Generator
 from .upsample import UpsampledConv2d
 
 
+# Strength of the texture at first, where the maps have a standard deviation near 1.
+TEXTURE_STRENGTH = 0.1
+
+
+class Texture(nn.Module):
+    """Adds white noise to maps, times a strength of each channel that is learned (StyleGAN, arXiv 1812.04948).
+
+    Args:
+        channels (int): Channels of the maps.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.strength = nn.Parameter(torch.empty(channels, 1, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.strength, TEXTURE_STRENGTH)
+
+    def forward(self, maps: Tensor, noise: Tensor) -> Tensor:
+        """Maps [N, C, H, W] and white noise [N, 1, H, W] to maps [N, C, H, W]."""
+        return maps + self.strength * noise.type_as(maps)
+
+
+class TexturedStage(nn.Module):
+    """Maps of twice the size: x2 and Conv3, texture, BN, LeakyReLU.
+
+    Args:
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = UpsampledConv2d(in_channels, out_channels, bias=False)
+        self.texture = Texture(out_channels)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.activation = nn.LeakyReLU(0.2, inplace=True)
+
+    def forward(self, maps: Tensor, noise: Tensor) -> Tensor:
+        """Maps [N, in, H, W] and white noise [N, 1, 2H, 2W] to maps [N, out, 2H, 2W]."""
+        return self.activation(self.norm(self.texture(self.conv(maps), noise)))
+
+
 @MODELS.register_module()
 class DecoderGenerator(Generator):
     """A few maps that are upsampled many times, for images that nothing but priors ask for.
 
-    Linear, BN, [x2 and Conv3, BN, LeakyReLU] for each upsampling, Conv3, sigmoid. The structure itself is an image
-    prior (Deep Image Prior, arXiv 1711.10925): large shapes are easy to make, and single pixels are not. So a teacher's
-    batch norm statistics, which say little about where things are, lead to images with a layout.
+    Linear, BN, a :class:`TexturedStage` for each upsampling, Conv3, sigmoid. The structure itself is an image prior
+    (Deep Image Prior, arXiv 1711.10925): large shapes are easy to make, and single pixels are not. So a teacher's
+    batch norm statistics, which say little about where things are, lead to images with a layout. Noise inside gives
+    them the fine texture that upsampled maps lack. It belongs to the noise vector: equal vectors make equal images.
 
     The sigmoid covers the viewable pixels of the teacher's space, from black to white; [-1, 1] until that is known. It
     is computed in fp32, also where autocast computes the rest in bf16.
@@ -32,6 +79,8 @@ class DecoderGenerator(Generator):
             down to ``width``. Defaults to 32.
         upsamplings (int): Times that the maps are doubled in size. Images of 32x32 are made with 3. Defaults to 4.
     """
+
+    takes_chance = True
 
     def __init__(
         self,
@@ -46,14 +95,9 @@ class DecoderGenerator(Generator):
         widths = [4 * width] + [max(4 * width >> i, width) for i in range(upsamplings)]
         self.first_width = widths[0]
         self.project = nn.Linear(noise_dim, widths[0] * self.base_size[0] * self.base_size[1])
-        stages: list[nn.Module] = [nn.BatchNorm2d(widths[0])]
-        for before, after in pairwise(widths):
-            stages += [
-                UpsampledConv2d(before, after, bias=False),
-                nn.BatchNorm2d(after),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
-        self.decoder = nn.Sequential(*stages, nn.Conv2d(widths[-1], channels, 3, padding=1))
+        self.first_norm = nn.BatchNorm2d(widths[0])
+        self.stages = nn.ModuleList(TexturedStage(before, after) for before, after in pairwise(widths))
+        self.to_image = nn.Conv2d(widths[-1], channels, 3, padding=1)
         for name, value in dict(low=-1.0, high=1.0).items():
             self.register_buffer(name, torch.full((channels, 1, 1), value), persistent=False)
 
@@ -61,5 +105,16 @@ class DecoderGenerator(Generator):
         self.low, self.high = (bound.to(self.low) for bound in space.bounds(self.channels))
 
     def synthesize(self, noise: Tensor) -> Tensor:
-        features = self.decoder(self._base_map(self.project(noise), self.first_width))
+        maps = self.first_norm(self._base_map(self.project(noise), self.first_width))
+        for stage, texture in zip(self.stages, self._textures(noise), strict=True):
+            maps = stage(maps, texture)
+        features = self.to_image(maps)
         return torch.lerp(self.low, self.high, features.type_as(self.low).sigmoid())
+
+    def _textures(self, noise: Tensor) -> list[Tensor]:
+        """White noise [N, 1, h, w] of variance 1 for each stage. The bits of the noise vectors decide it."""
+        sizes = [[side << (i + 1) for side in self.base_size] for i in range(len(self.stages))]
+        numbers = uniform(noise, TEXTURE, sum(map(math.prod, sizes)))
+        numbers = ((2 * numbers - 1) * math.sqrt(3)).to(self.low)
+        parts = numbers.split([math.prod(size) for size in sizes], dim=1)
+        return [part.view(-1, 1, *size) for part, size in zip(parts, sizes, strict=True)]

@@ -73,6 +73,7 @@ class MetaGenerator(InversionPool):
             for total, parameter in zip(meta_gradients, fast.learner.parameters(), strict=True):
                 if parameter.grad is not None:
                     total += parameter.grad
+            self._keep_chance(learned.grad)
             inner.step()
         self.memory.push(best_images)
         self._take_statistics(fast)

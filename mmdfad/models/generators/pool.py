@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 import torch
+from mmengine.dist import broadcast
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
+from mmdfad.models.chance import SEEDS
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError, require_positive
 
@@ -28,6 +30,9 @@ class InversionPool(GeneratorWrapper):
     by Adam. In each step the loss sees the images flipped and shifted in another way. The memory keeps those of
     the last step as they are.
 
+    Images of one generator resemble each other. With ``renew``, it begins again with random weights every so often, and
+    the images of its first ``warmup`` updates, which are bad, are not kept.
+
     An accumulation of gradients counts steps, not updates. Each rank learns its own batch of noise; the generator's
     gradients are averaged over the ranks, and the memory takes the images of all.
 
@@ -38,6 +43,9 @@ class InversionPool(GeneratorWrapper):
         noise_lr (float): Learning rate of the noise (Adam). Defaults to 1e-2.
         flip (float): Probability of a horizontal flip. Defaults to 0.5.
         shift (int): Largest shift in pixels; the border is reflected. Defaults to 4.
+        renew (int, optional): Updates of one generator, before the next one begins. Defaults to all.
+        warmup (int): Updates at the beginning of each generator whose images are not kept, less than ``renew``.
+            Defaults to 0.
 
     Raises:
         DistillError: If a setting is out of its range, or the generator cannot learn from noise.
@@ -51,6 +59,8 @@ class InversionPool(GeneratorWrapper):
         noise_lr: float = 1e-2,
         flip: float = 0.5,
         shift: int = 4,
+        renew: int | None = None,
+        warmup: int = 0,
     ) -> None:
         super().__init__(generator)
         require_positive('model.generator.{}', capacity=capacity, steps=steps)
@@ -61,6 +71,10 @@ class InversionPool(GeneratorWrapper):
         self.flip = flip
         self.shift = shift
         self.memory = ImageMemory(capacity, self.channels, self.image_size)
+        require_lifetime(renew, warmup)
+        self.renew = renew
+        self.warmup = warmup
+        self.register_buffer('updates', torch.zeros((), dtype=torch.long))
 
     @property
     def steps_per_update(self) -> int:
@@ -71,6 +85,7 @@ class InversionPool(GeneratorWrapper):
         return self.memory.draw(noise) if len(self.memory) else self.generator.sample(noise)
 
     def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
+        age = self._age(optim)
         learned = noise.clone().requires_grad_(True)
         inner = torch.optim.Adam([learned], lr=self.noise_lr, betas=(0.5, 0.999))
         for step in range(self.steps):
@@ -83,15 +98,47 @@ class InversionPool(GeneratorWrapper):
             # Of the sum over images, so that it depends neither on their number nor on that of the ranks. In fp16 a
             # gradient that overflows moves nothing; the optimizer leaves out that step, too.
             learned.grad = (learned.grad * (len(noise) / scale)).nan_to_num(0.0, 0.0, 0.0)
+            self._keep_chance(learned.grad)
             inner.step()
             inner.zero_grad()
-        self.memory.push(images)
+        if age >= self.warmup:
+            self.memory.push(images)
+
+    def _keep_chance(self, gradient: Tensor) -> None:
+        """Let an image keep the random numbers of its noise while the noise learns."""
+        if self.generator.takes_chance:
+            gradient[:, SEEDS] = 0
+
+    def _age(self, optim: OptimWrapper) -> int:
+        """Updates of this generator before this one. A generator that is due is replaced."""
+        age = int(self.updates) % self.renew if self.renew else int(self.updates)
+        if age == 0 and self.updates:
+            self.generator.reset_parameters()
+            for tensor in self.generator.state_dict().values():
+                broadcast(tensor)
+            for parameter in self.generator.parameters():
+                optim.optimizer.state.pop(parameter, None)
+        self.updates += 1
+        return age
 
 
 def _loss_scale(optim: OptimWrapper) -> float:
     """What an optimizer wrapper is about to multiply a loss by: for accumulation, and in fp16 against underflow."""
     scaler = getattr(optim, 'loss_scaler', None)
     return float(optim.scale_loss(torch.ones(()))) * (1.0 if scaler is None else scaler.get_scale())
+
+
+def require_lifetime(renew: int | None, warmup: int) -> None:
+    """Check after how many updates a generator is replaced, and how many of them are wasted.
+
+    Raises:
+        DistillError: If one is out of its range.
+    """
+    if renew is not None:
+        require_positive('model.generator.{}', renew=renew)
+    if not isinstance(warmup, int) or warmup < 0 or (renew is not None and warmup >= renew):
+        limit = '' if renew is None else f', less than model.generator.renew={renew}'
+        raise DistillError(f'model.generator.warmup must be a whole number from 0{limit}, but found {warmup!r}')
 
 
 def require_noise_learner(wrapper: GeneratorWrapper) -> None:

@@ -9,6 +9,7 @@ from .priors import (
     BNStatisticsPrior,
     DrawnLabelPrior,
     OneHotPrior,
+    SpectrumPrior,
     TotalVariationPrior,
 )
 from .stages import StageImitation
@@ -27,6 +28,7 @@ __all__ = [
     'Objective',
     'Objectives',
     'OneHotPrior',
+    'SpectrumPrior',
     'StageImitation',
     'TotalVariationPrior',
 ]

@@ -1,5 +1,7 @@
 """How an image that the teacher knows would look: objectives of the generation phase beside the adversary."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -92,6 +94,43 @@ class TotalVariationPrior(Objective):
         """The difference in normalised units, a scalar."""
         images = upcast(step.images)
         return (images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()) / 2
+
+
+@MODELS.register_module()
+class SpectrumPrior(Objective):
+    """Each octave has a constant share of the next coarser one's contrast, as in photographs.
+
+    The contrast of an octave is the standard deviation of the Haar details: what is lost where each 2x2 pixels become
+    their mean. In photographs it hardly depends on the scale (Field, JOSA A 1987; Ruderman and Bialek, PRL 1994). The
+    value is the mean over octaves of ``(log(contrast / next contrast) - log(ratio))^2``, for octaves of at least 8
+    pixels. Batch norm statistics alone leave generators too little of the finest octave, or too much.
+
+    Args:
+        ratio (float): The share, in (0, 1]. Defaults to 0.8.
+        kwargs: ``weight`` and ``begin``, see :class:`~mmdfad.models.objectives.Objective`.
+
+    Raises:
+        DistillError: If the ratio is out of its range.
+    """
+
+    name = 'spectrum'
+    roles = ()
+
+    def __init__(self, ratio: float = 0.8, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if not 0 < ratio <= 1:
+            raise DistillError(f'ratio of SpectrumPrior must be in (0, 1], but found {ratio!r}')
+        self.ratio = ratio
+
+    def forward(self, step: Step) -> Tensor:
+        """The distance of a batch, a scalar. Images of fewer than 16 pixels have one octave, and none."""
+        maps, variances = upcast(step.images), []
+        while min(maps.shape[2:]) >= 8:
+            means = F.avg_pool2d(maps, 2)
+            variances.append((F.avg_pool2d(maps.square(), 2) - means.square()).mean())
+            maps = means
+        contrasts = torch.stack([v.clamp_min(1e-12) for v in variances]).log() / 2 if variances else maps.new_zeros(1)
+        return (contrasts.diff() + math.log(self.ratio)).square().sum() / max(1, len(variances) - 1)
 
 
 @MODELS.register_module()

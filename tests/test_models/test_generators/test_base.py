@@ -10,6 +10,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from mmdfad.models import DCGANGenerator, DecoderGenerator, RandomImageGenerator, UpsampleGenerator
+from mmdfad.models.chance import TEXTURE, uniform
 from mmdfad.models.pixels import PixelSpace
 from mmdfad.utils import DistillError
 
@@ -73,7 +74,7 @@ def test_a_generator_learns_if_it_has_something_to_learn():
     assert not RandomImageGenerator(image_size=8).learns
 
 
-def reference_upsample(size):
+def reference_upsample(size, noise):
     """Generator A, written from the paper."""
     return nn.Sequential(
         nn.Linear(20, 128 * (size // 4) ** 2),
@@ -93,7 +94,7 @@ def reference_upsample(size):
     )
 
 
-def reference_dcgan(size):
+def reference_dcgan(size, noise):
     """Generator B, written from the paper."""
 
     def up(before, after):
@@ -117,13 +118,30 @@ class FromZeroToOne(nn.Module):
         return 2 * shares - 1
 
 
-def reference_decoder(size, widths=(128, 128, 64, 32, 32)):
+class Textured(nn.Module):
+    """Adds the texture of the given noise, from the numbers after the first ``skip``."""
+
+    def __init__(self, channels, noise, skip):
+        super().__init__()
+        self.strength = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.noise, self.skip = noise, skip
+
+    def forward(self, maps):
+        height, width = maps.shape[2:]
+        numbers = uniform(self.noise, TEXTURE, self.skip + height * width)[:, self.skip :]
+        texture = (numbers.float() - 0.5) * 12**0.5
+        return maps + self.strength * texture.view(-1, 1, height, width)
+
+
+def reference_decoder(size, noise, widths=(128, 128, 64, 32, 32)):
     """The decoder, with upsampling and convolution apart."""
-    layers = [nn.BatchNorm2d(widths[0])]
+    base = side = size // 2 ** (len(widths) - 1)
+    layers, skip = [nn.BatchNorm2d(widths[0])], 0
     for before, after in pairwise(widths):
+        side, skip, used = 2 * side, skip + (2 * side) ** 2, skip
         conv = nn.Conv2d(before, after, 3, 1, 1, bias=False)
-        layers += [nn.UpsamplingNearest2d(scale_factor=2), conv, nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
-    base = size // 2 ** (len(widths) - 1)
+        textured = Textured(after, noise, used)
+        layers += [nn.UpsamplingNearest2d(scale_factor=2), conv, textured, nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
     first = [nn.Linear(20, widths[0] * base**2), nn.Unflatten(1, (widths[0], base, base))]
     return nn.Sequential(*first, *layers, nn.Conv2d(widths[-1], 3, 3, 1, 1), nn.Sigmoid(), FromZeroToOne())
 
@@ -141,10 +159,9 @@ def reference_decoder(size, widths=(128, 128, 64, 32, 32)):
 )
 def test_architectures(kind, reference, settings):
     torch.manual_seed(0)
-    generator, expected = kind(noise_dim=20, image_size=32, **settings), reference(32)
-    state = dict(zip(expected.state_dict(), generator.state_dict().values(), strict=True))
-    expected.load_state_dict(state)
     noise = noise_of(4, 20)
+    generator, expected = kind(noise_dim=20, image_size=32, **settings), reference(32, noise)
+    expected.load_state_dict(dict(zip(expected.state_dict(), generator.state_dict().values(), strict=True)))
     torch.testing.assert_close(generator(noise), expected(noise), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(generator.eval()(noise), expected.eval()(noise), rtol=1e-4, atol=1e-5)
 
@@ -176,7 +193,7 @@ def test_decoder_images_are_viewable(dtype):
     assert set(decoder.state_dict()) == state
     assert not {'low', 'high'} & state
     with torch.no_grad():
-        decoder.decoder[-1].weight.mul_(100)
+        decoder.to_image.weight.mul_(100)
         with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
             images = decoder(noise_of(8, 6))
     assert images.dtype == torch.float32
@@ -197,6 +214,36 @@ def test_a_decoder_refuses_a_teacher_of_other_channels():
     space = PixelSpace(torch.zeros(3).double(), torch.ones(3).double(), False)
     with pytest.raises(DistillError, match=r'set model.generator.channels=3'):
         DecoderGenerator(noise_dim=6, image_size=8, channels=1).bind_pixels(space)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_generator_begins_again_with_other_weights_of_the_same_distribution(kind):
+    torch.manual_seed(0)
+    generator = kind(noise_dim=6, image_size=16, width=32)
+    first = copy.deepcopy(generator.state_dict())
+    optim = torch.optim.SGD(generator.parameters(), lr=10)
+    generator(noise_of(8, 6)).square().mean().backward()
+    optim.step()
+    generator.reset_parameters()
+    second = generator.state_dict()
+    assert not torch.equal(first['project.weight'], second['project.weight'])
+    for key, value in first.items():
+        if value.is_floating_point():  # others count batches
+            torch.testing.assert_close(second[key].std(), value.std(), rtol=0.3, atol=0.1, equal_nan=True)
+        else:
+            assert not second[key]
+
+
+def test_texture_belongs_to_the_noise():
+    torch.manual_seed(0)
+    decoder, noise = DecoderGenerator(noise_dim=6, image_size=16, width=4).eval(), noise_of(4, 6)
+    images = decoder(noise)
+    assert torch.equal(decoder(noise), images)
+    torch.testing.assert_close(decoder(noise[2:]), images[2:])
+    with torch.no_grad():
+        for stage in decoder.stages:
+            stage.texture.strength.zero_()
+    assert (decoder(noise) - images).abs().max() > 1e-3
 
 
 def test_dcgan_initialisation_and_range():

@@ -135,7 +135,7 @@ def test_each_may_have_its_own_learning_rate():
 def test_learners_are_accelerated_one_by_one():
     mixture = build()
     to_channels_last(mixture.learner, noise_of(2))
-    convolution = mixture.generators[0].generator.decoder[1]
+    convolution = mixture.generators[0].generator.stages[0].conv
     assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
     mixture.learner.compile(backend='eager')
     assert mixture.generators[0].generator._compiled_call_impl is not None

@@ -9,8 +9,16 @@ from distillers import build_distiller, noise_for
 from mmengine.optim import OptimWrapper
 from ranks import train
 
-from mmdfad.models.generators import AugmentedGenerator, EMAGenerator, InversionPool, MetaGenerator
+from mmdfad.models.generators import (
+    AugmentedGenerator,
+    EMAGenerator,
+    ImageBank,
+    InversionPool,
+    MetaGenerator,
+    MixtureGenerator,
+)
 from mmdfad.models.generators.wrappers import flip_and_shift
+from mmdfad.models.pixels import PixelSpace
 from mmdfad.utils import DistillError
 
 DECODER = dict(type='DecoderGenerator', noise_dim=6, image_size=8, width=4, upsamplings=2)
@@ -70,6 +78,7 @@ def test_the_generator_and_its_noise_learn():
         torch.testing.assert_close(seen[step][0], augmented.detach(), rtol=0, atol=1e-5)
         assert torch.equal(seen[step][1], noise_of())
         loss(augmented).backward()
+        z.grad[:, [0, -1]] = 0  # they decide on the texture
         weights.step()
         vectors.step()
     assert len(seen) == 3
@@ -91,6 +100,33 @@ def test_samples_come_from_the_memory_once_it_has_images():
     assert len(pool.memory) == 20
     assert torch.equal(pool.sample(noise), pool.memory.draw(noise))
     assert not pool.sample(noise).requires_grad
+
+
+def test_a_new_generator_takes_over():
+    """With other weights and a fresh optimizer. Its first images are not kept."""
+    pool = build(renew=3, warmup=1, capacity=100)
+    optim = OptimWrapper(torch.optim.Adam(pool.learner.parameters(), lr=0.01))
+    weights, counts = [], []
+    for seed in range(7):
+        before = [p.detach().clone() for p in pool.parameters()]
+        pool.update(noise_of(seed=seed), loss, optim)
+        weights.append(max((a - b).abs().max().item() for a, b in zip(before, pool.parameters(), strict=True)))
+        counts.append(int(optim.optimizer.state[pool.generator.project.weight]['step']))
+    assert counts == [3, 6, 9, 3, 6, 9, 3]
+    assert len(pool.memory) == 4 * 6
+    # Adam moves a weight by 0.01 a step. Other weights are further away.
+    assert [w > 0.1 for w in weights] == [False, False, False, True, False, False, True]
+
+
+def test_another_generator_of_a_mixture_keeps_its_optimizer_when_one_is_renewed():
+    pool = build(renew=1)
+    mixture = MixtureGenerator([pool, ImageBank(6, 8, count=4)])
+    mixture.bind_pixels(PixelSpace(torch.zeros(3).double(), torch.full((3,), 255.0).double(), False))
+    optim = OptimWrapper(torch.optim.Adam(mixture.learner.parameters(), lr=0.01))
+    for seed in range(3):
+        mixture.update(noise_of(seed=seed), loss, optim)
+    assert int(optim.optimizer.state[mixture.generators[1].pixels]['step']) == 3
+    assert int(optim.optimizer.state[pool.generator.project.weight]['step']) == 3  # of one update
 
 
 def test_gradients_are_scaled_in_fp16_and_back():
@@ -130,6 +166,9 @@ def test_wrappers_work_around_it():
         (dict(capacity=0), r'model.generator.capacity must be a positive whole number, but found 0'),
         (dict(steps=0), r'model.generator.steps must be a positive whole number, but found 0'),
         (dict(shift=8), r'model.generator.shift must be a whole number from 0 to 7.*but found 8'),
+        (dict(renew=0), r'model.generator.renew must be a positive whole number, but found 0'),
+        (dict(warmup=-1), r'model.generator.warmup must be a whole number from 0, but found -1'),
+        (dict(renew=3, warmup=3), r'from 0, less than model.generator.renew=3, but found 3'),
         (dict(flip=-1), r'model.generator.flip must be between 0 and 1, but found -1'),
     ],
 )
@@ -163,7 +202,9 @@ def test_it_needs_a_generator_that_learns_from_noise(kind, inner, message):
 def pool_cfg(tiny_cfg):
     keep_hooks(tiny_cfg, 'checkpoint')
     decoder = dict(DECODER, noise_dim=16, image_size=16)
-    tiny_cfg.model.generator = dict(type='InversionPool', generator=decoder, capacity=20, steps=3, shift=2)
+    tiny_cfg.model.generator = dict(
+        type='InversionPool', generator=decoder, capacity=20, steps=3, shift=2, renew=2, warmup=1
+    )
     tiny_cfg.model.generation = [dict(type='DrawnLabelPrior'), dict(type='TotalVariationPrior', weight=0.1)]
     # Adam takes a whole step also where a gradient is next to zero.
     tiny_cfg.optim_wrapper.generator.optimizer.update(lr=0.01, eps=1e-4)
@@ -192,7 +233,7 @@ def test_two_ranks_learn_as_one(pool_cfg, tmp_path):
     whole, parts = states[1][0]['model'], states[2][0]['model']
     for key, value in whole.items():
         torch.testing.assert_close(parts[key], value, rtol=0, atol=1e-5, msg=lambda m, k=key: f'{k}: {m}')
-    assert int(whole['generator.memory.pushed']) == 4 * 8
+    assert int(whole['generator.memory.pushed']) == 2 * 8
     pool_cfg.custom_hooks = []
     name = 'generator.generator.project.weight'
     assert not torch.equal(whole[name], build_runner(pool_cfg).model.state_dict()[name])

@@ -246,7 +246,7 @@ def test_bad_weights_and_rounds_are_named(settings, message):
         L1Discrepancy(**settings)
 
 
-@pytest.mark.parametrize('kind', ['BNStatisticsPrior', 'TotalVariationPrior', 'mmdfad.Certainty'])
+@pytest.mark.parametrize('kind', ['BNStatisticsPrior', 'TotalVariationPrior', 'SpectrumPrior', 'mmdfad.Certainty'])
 def test_the_student_cannot_imitate_a_prior(tiny_cfg, kind):
     name = kind.rpartition('.')[2]
     message = rf'model.imitation\[1\]={name} does not depend on the student, .*; it belongs in model.generation'

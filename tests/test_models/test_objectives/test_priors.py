@@ -10,7 +10,7 @@ from distillers import assert_refused, build_distiller, noise_for
 from torch import nn
 
 from mmdfad.acceleration import checkpoint_activations
-from mmdfad.models import BalancePrior, BNStatisticsPrior, OneHotPrior, TotalVariationPrior
+from mmdfad.models import BalancePrior, BNStatisticsPrior, DeadLeaves, OneHotPrior, SpectrumPrior, TotalVariationPrior
 from mmdfad.models.network import Network
 from mmdfad.models.step import Output, Step, Tap
 from mmdfad.utils import DistillError
@@ -180,6 +180,53 @@ def test_total_variation_against_numpy():
     assert images.grad.abs().sum() > 0
 
 
+def haar_contrasts(data: np.ndarray) -> list[float]:
+    """The standard deviation within blocks of 2x2, then within blocks of their means, and so on."""
+    contrasts = []
+    while min(data.shape[2:]) >= 8:
+        rows, columns = data.shape[2] // 2, data.shape[3] // 2
+        blocks = data[:, :, : 2 * rows, : 2 * columns].reshape(*data.shape[:2], rows, 2, columns, 2)
+        contrasts.append(math.sqrt(blocks.var(axis=(3, 5)).mean()))
+        data = blocks.mean(axis=(3, 5))
+    return contrasts
+
+
+@pytest.mark.parametrize(('size', 'octaves'), [((32, 48), 3), ((35, 17), 2), ((16, 16), 2)])
+def test_spectrum_against_numpy(size, octaves):
+    images = images_for(4, 3, *size)
+    value = SpectrumPrior(ratio=0.7)(Step(images, None))
+    contrasts = haar_contrasts(images.detach().double().numpy())
+    assert len(contrasts) == octaves
+    ratios = np.array(contrasts[:-1]) / contrasts[1:]
+    assert value.item() == pytest.approx(np.square(np.log(ratios / 0.7)).mean(), rel=1e-4)
+    value.backward()
+    assert images.grad.abs().sum() > 0
+
+
+def test_the_spectrum_prior_prefers_natural_images_to_smooth_ones_and_to_noise():
+    leaves = DeadLeaves(noise_dim=6, image_size=64).sample(torch.randn(16, 6, generator=torch.Generator().manual_seed(0)))
+    smooth = nn.functional.interpolate(leaves[:, :, ::8, ::8], (64, 64), mode='bilinear')
+    noise = images_for(16, 3, 64, 64).detach()
+    natural, *others = (SpectrumPrior()(Step(images, None)).item() for images in (leaves, smooth, noise))
+    assert natural < 0.02
+    assert min(others) > 10 * natural
+
+
+@pytest.mark.parametrize('images', [torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 32, 32)])
+def test_the_spectrum_of_small_and_of_constant_images_is_finite(images):
+    value = SpectrumPrior()(Step(images.requires_grad_(), None))
+    value.backward()
+    assert value.isfinite()
+    assert SpectrumPrior()(Step(torch.zeros(2, 3, 4, 4), None)) == 0
+    assert images.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('ratio', [0, -1, 1.5])
+def test_a_ratio_out_of_its_range_is_named(ratio):
+    with pytest.raises(DistillError, match=rf'ratio of SpectrumPrior must be in \(0, 1\], but found {ratio}'):
+        SpectrumPrior(ratio=ratio)
+
+
 def prior_of(prior: nn.Module, logits: torch.Tensor) -> torch.Tensor:
     return prior(Step(torch.zeros(len(logits), 3, 4, 4), None, teacher=Output(logits)))
 
@@ -208,6 +255,7 @@ def test_extremes():
     'priors',
     [
         ['TotalVariationPrior'],
+        ['SpectrumPrior'],
         ['OneHotPrior'],
         ['BNStatisticsPrior'],
         ['TotalVariationPrior', 'TotalVariationPrior'],

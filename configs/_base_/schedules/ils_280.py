@@ -1,4 +1,4 @@
-# The schedule of ILS: 60 rounds in which the generator learns, then 200 in which the student imitates.
+# The schedule of ILS: 180 rounds in which generators learn, then 100 in which the student imitates.
 optim_wrapper = dict(
     constructor='mmdfad.DistillOptimWrapperConstructor',
     amp_dtype='auto',
@@ -9,13 +9,13 @@ optim_wrapper = dict(
     generator=dict(optimizer=dict(type='Adam', lr=2e-3, betas=(0.5, 0.999))),
 )
 param_scheduler = dict(
-    student=[dict(type='CosineAnnealingLR', by_epoch=False, begin=60, end=261)],
+    student=[dict(type='CosineAnnealingLR', by_epoch=False, begin=180, end=281)],
     generator=[],  # constant
 )
 train_cfg = dict(
     type='mmdfad.AdversarialDistillLoop',
-    max_iters=260,
-    phases=[dict(name='generation', end=60), dict(name='imitation', steps=10, begin=60)],
-    val_begin=61,  # before its start there is nothing to validate
-    val_interval=40,
+    max_iters=280,
+    phases=[dict(name='generation', end=180), dict(name='imitation', steps=10, begin=180)],
+    val_begin=181,  # before its start there is nothing to validate
+    val_interval=20,
 )
