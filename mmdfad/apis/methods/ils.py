@@ -21,23 +21,25 @@ from ..cost import Cost, measure_cost
 
 # Images in a step: so many of so many pixels, and fewer of larger ones.
 SMALL_BATCH, LARGE_BATCH, LEAST_BATCH = (64, 32 * 32), (16, 96 * 128), 8
-# Rounds of images and of imitation if nothing limits the time; the fewest of images; and the steps in each round.
-IMAGE_ROUNDS, FEWEST_IMAGE_ROUNDS, ROUNDS = 180, 10, 100
+# Rounds of images and of imitation if nothing limits the time; the fewest and the most of images in a given time; and
+# the steps in each round.
+IMAGE_ROUNDS, ROUNDS = 180, 100
+FEWEST_IMAGE_ROUNDS, MOST_IMAGE_ROUNDS = 10, 240
 POOL_STEPS, STEPS = 5, 10
 # Rounds of one generator, about; the share of them at its beginning whose images are bad and not kept; and the most
 # bytes of those that the pool keeps.
 RENEW, WARMUP_SHARE, POOL_BYTES = 60, 1 / 3, 2**30
 # Teachers without batch norm: as many batches of dead leaves, which stay as they are.
 LEAVES_BATCHES = 32
-# Share of --minutes that steps may take, beside validation, checkpoints and checks; and the share of this for images
-# and the start. The rest is for imitation.
-STEPS_SHARE, IMAGES_SHARE = 0.95, 0.6
+# Share of --minutes that steps may take, beside validation, checkpoints and checks; and the largest share of this for
+# images and the start. The rest is for imitation.
+STEPS_SHARE, IMAGES_SHARE = 0.95, 0.5
 # Validations of a run, and checkpoints, pictures and checks.
 VALIDATIONS, CHECKS = 5, 10
 # Images that the start sees, and how often it runs both networks on them for each layer of the student.
 START_IMAGES, START_PASSES = 256, 0.6
 GENERATOR_LR, BETAS = 2e-3, (0.5, 0.999)
-SPECTRUM_WEIGHT, STAGES_WEIGHT = 0.05, 6.0
+SPECTRUM_WEIGHT, STAGES_WEIGHT = 0.02, 6.0
 # On CamVid, .05 lost again what the student had learned.
 SGD, DENSE_LR = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-4), 0.02
 ADAMW = dict(type='AdamW', lr=1e-3, weight_decay=0.05)
@@ -189,7 +191,10 @@ def choose_recipe(task: Task, cost: Cost, batch_size: int, layers: int) -> Recip
         images = min(images, task.rounds // 2)
         return Recipe(images, task.rounds - images)
     seconds, start = STEPS_SHARE * 60 * task.minutes, _start_seconds(cost, batch_size, layers)
-    images = max(FEWEST_IMAGE_ROUNDS, int((IMAGES_SHARE * seconds - start) / cost.generation)) if learns else 0
+    images = 0
+    if learns:
+        fitting = int((IMAGES_SHARE * seconds - start) / cost.generation)
+        images = min(MOST_IMAGE_ROUNDS, max(FEWEST_IMAGE_ROUNDS, fitting))
     left = seconds - start - images * cost.generation
     return Recipe(images, max(1, int(left / (STEPS * cost.imitation))))
 

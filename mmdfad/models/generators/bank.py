@@ -41,6 +41,7 @@ class ImageBank(Generator):
             ``image_size`` and ``channels`` default to the bank's. Defaults to :class:`~mmdfad.models.DeadLeaves`.
         flip (float): Probability of a horizontal flip in a sweep. Defaults to 0.5.
         shift (int): Largest shift in a sweep, in pixels; the border is reflected. Defaults to 4.
+        fixed (bool): Keep the pixels as they begin: the bank learns nothing. Defaults to False.
 
     Raises:
         DistillError: If a setting is out of its range.
@@ -55,6 +56,7 @@ class ImageBank(Generator):
         init: dict | Generator | None = None,
         flip: float = 0.5,
         shift: int = 4,
+        fixed: bool = False,
     ) -> None:
         super().__init__(noise_dim, image_size, channels)
         require_positive('model.generator.{}', count=count)
@@ -67,7 +69,7 @@ class ImageBank(Generator):
             init = {**{key: value for key, value in shape.items() if key in _arguments(init)}, **init}
         # Outside the module tree: its parameters do not learn.
         self._init = Shared(build_part(init, 'model.generator.init', Generator))
-        self.pixels = nn.Parameter(torch.zeros(count, channels, *self.image_size))
+        self.pixels = nn.Parameter(torch.zeros(count, channels, *self.image_size), requires_grad=not fixed)
         # Noise that belongs to an image, whichever noise has picked it: its label is drawn from it.
         self.register_buffer('codes', torch.randn(count, noise_dim))
         for name in ('low', 'high'):

@@ -14,7 +14,6 @@ from mmdfad.utils import require_positive
 from .base import Generator
 from .upsample import UpsampledConv2d
 
-
 # Strength of the texture at first, where the maps have a standard deviation near 1.
 TEXTURE_STRENGTH = 0.1
 

@@ -58,6 +58,14 @@ def test_pixels_begin_as_the_images_of_init_by_the_seed():
     assert (type(init).__name__, init.noise_dim, init.image_size, init.channels) == ('DeadLeaves', 6, (8, 10), 3)
 
 
+def test_a_fixed_bank_learns_nothing():
+    fixed = build(fixed=True)
+    assert build().learns
+    assert not fixed.learns
+    assert torch.equal(fixed.pixels, build().pixels)
+    assert torch.equal(fixed.sample(noise_of()), build().sample(noise_of()))
+
+
 @pytest.mark.parametrize(
     'init',
     [

@@ -204,10 +204,12 @@ def test_spectrum_against_numpy(size, octaves):
 
 
 def test_the_spectrum_prior_prefers_natural_images_to_smooth_ones_and_to_noise():
-    leaves = DeadLeaves(noise_dim=6, image_size=64).sample(torch.randn(16, 6, generator=torch.Generator().manual_seed(0)))
+    leaves = DeadLeaves(noise_dim=6, image_size=64).sample(
+        torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+    )
     smooth = nn.functional.interpolate(leaves[:, :, ::8, ::8], (64, 64), mode='bilinear')
-    noise = images_for(16, 3, 64, 64).detach()
-    natural, *others = (SpectrumPrior()(Step(images, None)).item() for images in (leaves, smooth, noise))
+    white = images_for(16, 3, 64, 64).detach()
+    natural, *others = (SpectrumPrior()(Step(images, None)).item() for images in (leaves, smooth, white))
     assert natural < 0.02
     assert min(others) > 10 * natural
 
