@@ -17,7 +17,9 @@ model = dict(
         cfg_options={'model.backbone.type': 'mmdfad.LeNet5Half'},
     ),
     generator=dict(
-        generator=dict(_delete_=True, type='mmdfad.ImageBank', noise_dim=256, image_size=32, channels=1, count=2048),
+        generator=dict(
+            _delete_=True, type='mmdfad.ImageBank', noise_dim=256, image_size=32, channels=1, count=2048, fixed=True
+        ),
     ),
     generation=[],
     start=dict(begin=0),

@@ -235,6 +235,7 @@ def test_teachers_without_batch_norm_get_procedural_images(tmp_path, tiny):
         tmp_path, teacher, save_untrained(teacher, tmp_path / 'swin.pth'), teacher, rounds=3, batch_size=4
     )
     assert cfg.model.generator.generator.type == 'mmdfad.ImageBank'
+    assert cfg.model.generator.generator.fixed
     assert 'generation' not in cfg.model
     assert cfg.model.start.begin == 0
     assert cfg.train_cfg.phases == [dict(name='imitation', steps=ils.STEPS, begin=0)]

@@ -1,28 +1,10 @@
-# Images of 96x128: a pool of what decoders make while they learn. Each learns in 60 rounds, and the pool keeps the
-# images of the last 40.
+# The pool for images of 96x128.
+_base_ = './inversion_32.py'
 model = dict(
-    type='mmdfad.AdversarialDistiller',
     generator=dict(
-        type='mmdfad.AugmentedGenerator',
-        generator=dict(
-            type='mmdfad.InversionPool',
-            generator=dict(
-                type='mmdfad.DecoderGenerator', noise_dim=256, image_size=(96, 128), channels=3, upsamplings=4
-            ),
-            capacity=1920,
-            steps=5,
-            shift=4,
-            renew=60,
-            warmup=20,
-        ),
-        flip=0.5,
+        generator=dict(generator=dict(image_size=(96, 128), upsamplings=4), capacity=1920, shift=4),
         shift=4,
     ),
 )
-train_dataloader = dict(
-    batch_size=16,
-    num_workers=0,
-    dataset=dict(type='mmdfad.NoiseDataset'),
-    sampler=dict(type='mmdfad.NoiseSampler'),
-)
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+train_dataloader = dict(batch_size=16)
+auto_scale_lr = dict(base_batch_size=16)

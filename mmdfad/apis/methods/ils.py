@@ -130,7 +130,8 @@ def _generator(task: Task, batch_size: int, rounds: int) -> dict:
         generator = dict(type='mmdfad.InversionPool', generator=decoder, steps=POOL_STEPS, shift=shift)
         generator.update(_pool_settings(task, batch_size, rounds))
     else:
-        generator = dict(type='mmdfad.ImageBank', **task.image_settings, count=LEAVES_BATCHES * batch_size)
+        count = LEAVES_BATCHES * batch_size
+        generator = dict(type='mmdfad.ImageBank', **task.image_settings, count=count, fixed=True)
     return dict(type='mmdfad.AugmentedGenerator', generator=generator, flip=FLIP, shift=shift)
 
 

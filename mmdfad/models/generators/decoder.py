@@ -19,11 +19,7 @@ TEXTURE_STRENGTH = 0.1
 
 
 class Texture(nn.Module):
-    """Adds white noise to maps, times a strength of each channel that is learned (StyleGAN, arXiv 1812.04948).
-
-    Args:
-        channels (int): Channels of the maps.
-    """
+    """Adds white noise to maps, times a strength of each channel that is learned (StyleGAN, arXiv 1812.04948)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -39,12 +35,7 @@ class Texture(nn.Module):
 
 
 class TexturedStage(nn.Module):
-    """Maps of twice the size: x2 and Conv3, texture, BN, LeakyReLU.
-
-    Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output.
-    """
+    """Maps of twice the size: x2 and Conv3, texture, BN, LeakyReLU."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

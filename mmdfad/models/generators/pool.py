@@ -71,7 +71,7 @@ class InversionPool(GeneratorWrapper):
         self.flip = flip
         self.shift = shift
         self.memory = ImageMemory(capacity, self.channels, self.image_size)
-        require_lifetime(renew, warmup)
+        _require_lifetime(renew, warmup)
         self.renew = renew
         self.warmup = warmup
         self.register_buffer('updates', torch.zeros((), dtype=torch.long))
@@ -128,12 +128,8 @@ def _loss_scale(optim: OptimWrapper) -> float:
     return float(optim.scale_loss(torch.ones(()))) * (1.0 if scaler is None else scaler.get_scale())
 
 
-def require_lifetime(renew: int | None, warmup: int) -> None:
-    """Check after how many updates a generator is replaced, and how many of them are wasted.
-
-    Raises:
-        DistillError: If one is out of its range.
-    """
+def _require_lifetime(renew: int | None, warmup: int) -> None:
+    """Check after how many updates a generator is replaced, and how many of them are wasted."""
     if renew is not None:
         require_positive('model.generator.{}', renew=renew)
     if not isinstance(warmup, int) or warmup < 0 or (renew is not None and warmup >= renew):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from mmdfad.models.network import Network
-from mmdfad.utils import require_count
+from mmdfad.utils import DistillError, require_count
 
 
 class Start:
@@ -26,8 +26,10 @@ class Start:
         """Check, when the two are built, that the start suits them.
 
         Raises:
-            DistillError: If it does not.
+            DistillError: If it does not, or if the student has weights already.
         """
+        if student.checkpoint is not None:
+            raise DistillError('give either model.student.checkpoint or model.start, not both')
 
     def apply(self, teacher: Network, student: Network, sample: Callable[[int], Tensor]) -> None:
         """Change the student's weights in place.

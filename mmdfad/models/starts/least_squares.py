@@ -82,10 +82,6 @@ class LeastSquaresStart(Start):
         self.residual = residual
         self.errors: dict[str, float] = {}
 
-    def check(self, teacher: Network, student: Network) -> None:
-        if student.checkpoint is not None:
-            raise DistillError('give either model.student.checkpoint or model.start, not both')
-
     def apply(self, teacher: Network, student: Network, sample: Callable[[int], Tensor]) -> None:
         size = min(self.batch_size, -(-self.images // 2))  # two batches or more: one validates what the other gives
         counts = [min(size, self.images - done) for done in range(0, self.images, size)]

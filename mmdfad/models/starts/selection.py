@@ -24,8 +24,7 @@ class ChannelSelection(Start):
     """
 
     def check(self, teacher: Network, student: Network) -> None:
-        if student.checkpoint is not None:
-            raise DistillError('give either model.student.checkpoint or model.start, not both')
+        super().check(teacher, student)
         lacking = ChannelMap(teacher.model, student.model).missing(student.plain_state(), teacher.plain_state())
         if lacking:
             raise DistillError(
