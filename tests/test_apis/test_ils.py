@@ -19,7 +19,6 @@ from test_apis.test_distill import LENET, learning_rates
 
 # Seconds. Ten steps of imitation take 5 s, and the start takes 38.4 s.
 COST = Cost(generation=0.8, imitation=0.5, forward=0.4, place='on paper')
-NOTHING_LEARNS = Cost(generation=0.0, imitation=0.5, forward=0.4, place='on paper')
 LAYERS, BATCH = 20, 32
 FLAT = """
 import torch
@@ -43,17 +42,17 @@ def written(tmp_path, *arguments, **kwargs) -> tuple[Config, list[str]]:
     return Config.fromfile(tmp_path / 'distill.py'), reasons
 
 
-def recipe(cost=COST, **flags):
-    return ils.choose_recipe(SimpleNamespace(**dict(rounds=None, minutes=None) | flags), cost, BATCH, LAYERS)
+def recipe(inverts=True, **flags):
+    return ils.choose_recipe(SimpleNamespace(**dict(rounds=None, minutes=None) | flags), COST, BATCH, LAYERS, inverts)
 
 
 # How much of each part
 
 
-def seconds_of(found: ils.Recipe, cost: Cost = COST) -> tuple[float, float]:
-    """Until imitation begins, and of imitation."""
-    start = ils.START_PASSES * LAYERS * ils.START_IMAGES / BATCH * cost.forward
-    return start + found.images * cost.generation, found.imitation * ils.STEPS * cost.imitation
+def seconds_of(found: ils.Recipe, adversary: float = 0.0) -> tuple[float, float]:
+    """Until imitation begins, and of imitation, with so many seconds of an adversary in each round."""
+    start = ils.START_PASSES * LAYERS * ils.START_IMAGES / BATCH * COST.forward
+    return start + found.images * COST.generation, found.imitation * (ils.STEPS * COST.imitation + adversary)
 
 
 @pytest.mark.parametrize('minutes', [3, 5, 20, 300])
@@ -85,13 +84,13 @@ def test_without_a_time_the_rounds_are_the_methods():
     assert recipe(rounds=1) == ils.Recipe(images=0, imitation=1)
 
 
-def test_a_generator_that_learns_nothing_has_no_rounds():
-    assert recipe(NOTHING_LEARNS) == ils.Recipe(images=0, imitation=ils.ROUNDS)
-    assert recipe(NOTHING_LEARNS, rounds=7) == ils.Recipe(images=0, imitation=7)
-    found = recipe(NOTHING_LEARNS, minutes=10)
+def test_an_adversary_learns_in_the_rounds_of_imitation():
+    assert recipe(inverts=False) == ils.Recipe(images=0, imitation=ils.ROUNDS)
+    assert recipe(inverts=False, rounds=7) == ils.Recipe(images=0, imitation=7)
+    found = recipe(inverts=False, minutes=10)
     assert found.images == 0
-    steps = ils.STEPS_SHARE * 600
-    assert steps - ils.STEPS * COST.imitation < sum(seconds_of(found, NOTHING_LEARNS)) <= steps
+    steps, a_round = ils.STEPS_SHARE * 600, ils.STEPS * COST.imitation + COST.generation
+    assert steps - a_round < sum(seconds_of(found, adversary=COST.generation)) <= steps
 
 
 def test_cost_is_that_of_real_steps(tiny, teacher_checkpoint):
@@ -228,22 +227,24 @@ def test_batches_are_in_inverse_proportion_to_the_area(size, batch_size):
     assert ils._batch_size(Choices(), Task(None, None, size)) == batch_size
 
 
-def test_teachers_without_batch_norm_get_procedural_images(tmp_path, tiny):
+def test_teachers_without_batch_norm_get_an_adversary_and_dead_leaves(tmp_path, tiny):
     swin = dict(pixels=32, backbone=SWIN, head__in_channels=16)
     teacher = tiny('teacher', **swin)
     cfg, reasons = written(
         tmp_path, teacher, save_untrained(teacher, tmp_path / 'swin.pth'), teacher, rounds=3, batch_size=4
     )
-    assert cfg.model.generator.generator.type == 'mmdfad.ImageBank'
-    assert cfg.model.generator.generator.fixed
-    assert 'generation' not in cfg.model
+    adversary, leaves = cfg.model.generator.generators
+    assert cfg.model.generator.shares == [ils.ADVERSARY_SHARE, 1]
+    assert (adversary.type, adversary.width) == ('mmdfad.UpsampleGenerator', ils.ADVERSARY_WIDTH)
+    assert (leaves.type, leaves.count, leaves.fixed) == ('mmdfad.ImageBank', ils.LEAVES_BATCHES * 4, True)
+    assert [o.type for o in cfg.model.generation] == [o.type for o in cfg.model.imitation] == ['mmdfad.L1Discrepancy']
     assert cfg.model.start.begin == 0
-    assert cfg.train_cfg.phases == [dict(name='imitation', steps=ils.STEPS, begin=0)]
-    assert not any(line.startswith('rounds of images') for line in reasons)
+    assert cfg.train_cfg.phases == [dict(name='imitation', steps=ils.STEPS, begin=0), dict(name='generation')]
+    assert cfg.param_scheduler.generator == cfg.param_scheduler.student
     assert cfg.optim_wrapper.student.optimizer.type == 'AdamW'
-    assert any(
-        line.startswith('generator = ImageBank: dead leaves, drawn once; the teacher has no') for line in reasons
-    )
+    assert not any(line.startswith('rounds of images') for line in reasons)
+    assert any(line.startswith('images = three quarters of an adversary') for line in reasons)
+    assert len({line.partition(' = ')[0] for line in reasons}) == len(reasons)
 
 
 def test_networks_without_common_stages_imitate_logits(tmp_path, tiny, teacher_checkpoint):
@@ -255,10 +256,20 @@ def test_networks_without_common_stages_imitate_logits(tmp_path, tiny, teacher_c
     assert any(line.startswith('imitation = logits: without stages: ') for line in reasons)
 
 
-def test_grey_images(tmp_path):
+def test_an_adversary_of_grey_images_runs(tmp_path):
     lenet = save_untrained(LENET, tmp_path / 'lenet.pth')
-    cfg, _ = written(tmp_path, LENET, lenet, LENET, rounds=1, batch_size=8)
-    assert (cfg.model.generator.generator.type, cfg.model.generator.generator.channels) == ('mmdfad.ImageBank', 1)
+    cfg, _ = written(tmp_path, LENET, lenet, LENET, rounds=2, batch_size=8)
+    assert {generator.channels for generator in cfg.model.generator.generators} == {1}
+    assert cfg.optim_wrapper.student.optimizer.lr == ils.FAST_LR
+    cfg.model.generator.generators[1].count = cfg.model.start.images = 16
+    for key in ('val_dataloader', 'val_evaluator', 'val_cfg'):
+        cfg.pop(key)  # MNIST would be downloaded
+    runner = build_runner(cfg, work_dir=str(tmp_path / 'run'))
+    adversary, leaves = runner.model.generator.generators
+    before = [p.detach().clone() for p in (leaves.pixels, next(adversary.parameters()))]
+    runner.train()
+    assert torch.equal(before[0], leaves.pixels)
+    assert not torch.equal(before[1], next(adversary.parameters()))
 
 
 def test_the_config_is_one_that_runs(tmp_path, tiny, teacher_checkpoint):

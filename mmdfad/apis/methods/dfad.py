@@ -22,7 +22,7 @@ def dfad_settings(choices: Choices, task: Task) -> dict:
         choices (Choices): Takes the reasons.
         task (Task): The networks, the image size, and the flags.
     """
-    model = dict(generator=_generator(choices, task), **_objectives(choices, task))
+    model = dict(generator=adversarial_generator(choices, task), **_objectives(choices, task))
     batch_size = _batch_size(choices, task)
     phases = _phases(choices, task)
     optim_wrapper = dict(
@@ -53,7 +53,8 @@ def dfad_settings(choices: Choices, task: Task) -> dict:
     )
 
 
-def _generator(choices: Choices, task: Task) -> dict:
+def adversarial_generator(choices: Choices, task: Task) -> dict:
+    """The paper's generator for images of this size."""
     if not task.large:
         reason = f"the paper's A, for images below {LARGE} pixels; its output is standardised, as normalised data is"
         kind = choices.make('generator', 'UpsampleGenerator', reason)

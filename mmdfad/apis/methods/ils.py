@@ -1,7 +1,8 @@
 """Inversion and least squares (ILS): images of the teacher's statistics, a start in closed form, imitation.
 
-The rounds have three parts. First generators learn to make images with the teacher's batch norm statistics; a pool
-keeps them. Then the student's layers are solved for. Then the student imitates the teacher on these images.
+For a teacher with batch norms, the rounds have three parts. First generators learn to make images with the teacher's
+batch norm statistics; a pool keeps them. Then the student's layers are solved for. Then the student imitates the
+teacher on these images. For other teachers, an adversary makes images while the student imitates, as in DFAD.
 """
 
 import math
@@ -18,6 +19,7 @@ from mmdfad.utils.model import evaluating
 
 from ..choices import Choices, Task, has_batch_norms, has_layer_norms, hook_settings, noise_settings
 from ..cost import Cost, measure_cost
+from .dfad import adversarial_generator
 
 # Images in a step: so many of so many pixels, and fewer of larger ones.
 SMALL_BATCH, LARGE_BATCH, LEAST_BATCH = (64, 32 * 32), (16, 96 * 128), 8
@@ -29,8 +31,9 @@ POOL_STEPS, STEPS = 5, 10
 # Rounds of one generator, about; the share of them at its beginning whose images are bad and not kept; and the most
 # bytes of those that the pool keeps.
 RENEW, WARMUP_SHARE, POOL_BYTES = 60, 1 / 3, 2**30
-# Teachers without batch norm: as many batches of dead leaves, which stay as they are.
-LEAVES_BATCHES = 32
+# Teachers without batch norm: dead leaves, in batches, which stay as they are; how many images an adversary makes for
+# each of them; and its channels for small images.
+LEAVES_BATCHES, ADVERSARY_SHARE, ADVERSARY_WIDTH = 32, 3, 16
 # Share of --minutes that steps may take, beside validation, checkpoints and checks; and the largest share of this for
 # images and the start. The rest is for imitation.
 STEPS_SHARE, IMAGES_SHARE = 0.95, 0.5
@@ -38,12 +41,14 @@ STEPS_SHARE, IMAGES_SHARE = 0.95, 0.5
 VALIDATIONS, CHECKS = 5, 10
 # Images that the start sees, and how often it runs both networks on them for each layer of the student.
 START_IMAGES, START_PASSES = 256, 0.6
-GENERATOR_LR, BETAS = 2e-3, (0.5, 0.999)
+GENERATOR_LR, ADVERSARY_LR, BETAS = 2e-3, 3e-4, (0.5, 0.999)
 SPECTRUM_WEIGHT, STAGES_WEIGHT = 0.02, 6.0
 # On CamVid, .05 lost again what the student had learned.
 SGD, DENSE_LR = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-4), 0.02
 ADAMW = dict(type='AdamW', lr=1e-3, weight_decay=0.05)
 MAX_NORM = 0.5
+# Against an adversary, the student has to learn faster.
+FAST_LR, FAST_MAX_NORM = 0.1, 1.0
 TEMPERATURE = 4.0
 FLIP, SHIFT, SMALL_SHIFT = 0.5, 4, 2
 
@@ -70,23 +75,26 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     """
     _check(task)
     batch_size = _batch_size(choices, task)
-    model = dict(_image_settings(choices, task, batch_size), imitation=_imitation(choices, task))
+    inverts = has_batch_norms(task.teacher)
+    model = (_inversion if inverts else _adversary)(choices, task, batch_size)
     reason = 'solves layer by layer for what the teacher computes, on these images'
     start = choices.make('start', 'LeastSquaresStart', reason)
     model['start'] = dict(type=f'mmdfad.{start}', images=START_IMAGES, residual='sum')
+    generator = dict(type='Adam', lr=GENERATOR_LR, betas=BETAS) if inverts else dict(type='Adam', lr=ADVERSARY_LR)
     optim_wrapper = dict(
         constructor='mmdfad.DistillOptimWrapperConstructor',
         amp_dtype='auto',
-        student=dict(optimizer=_optimizer(choices, task), clip_grad=dict(max_norm=MAX_NORM)),
-        generator=dict(optimizer=dict(type='Adam', lr=GENERATOR_LR, betas=BETAS)),
+        student=_optimizer(choices, task, inverts),
+        generator=dict(optimizer=generator),
     )
     cost = measure_cost(task, model, optim_wrapper, batch_size)
     layers = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in task.student.logits.modules())
-    recipe = choose_recipe(task, cost, batch_size, layers)
-    _explain(choices, task, cost, batch_size, layers, recipe)
-    model['generator'] = _generator(task, batch_size, recipe.images)
+    recipe = choose_recipe(task, cost, batch_size, layers, inverts)
+    _explain(choices, task, cost, recipe, _start_seconds(cost, batch_size, layers), inverts)
+    if inverts:
+        model['generator'] = _pool(task, batch_size, recipe.images)
     model['start']['begin'] = recipe.images
-    return dict(model=model, **noise_settings(batch_size), optim_wrapper=optim_wrapper, **_schedule(recipe))
+    return dict(model=model, **noise_settings(batch_size), optim_wrapper=optim_wrapper, **_schedule(recipe, inverts))
 
 
 def _check(task: Task) -> None:
@@ -106,33 +114,39 @@ def _batch_size(choices: Choices, task: Task) -> int:
     return choices.make('batch_size', min(SMALL_BATCH[0], fitting), reason)
 
 
-def _image_settings(choices: Choices, task: Task, batch_size: int) -> dict:
-    """The generator, and what makes an image good."""
-    settings = dict(generator=_generator(task, batch_size, rounds=1))
-    if not has_batch_norms(task.teacher):
-        reason = 'dead leaves, drawn once; the teacher has no batch norm whose statistics could improve them'
-        choices.make('generator', 'ImageBank', reason)
-        return settings
+def _inversion(choices: Choices, task: Task, batch_size: int) -> dict:
+    """Images with the teacher's batch norm statistics, and all that the student can imitate."""
     reason = "images of decoders with the teacher's batch norm statistics and the spectrum of photographs"
     choices.make('generator', 'InversionPool', reason)
-    settings['generation'] = [
+    generation = [
         dict(type='mmdfad.BNStatisticsPrior', distance='kl'),
         dict(type='mmdfad.SpectrumPrior', weight=SPECTRUM_WEIGHT),
     ]
-    return settings
+    return dict(generator=_pool(task, batch_size, rounds=1), generation=generation, imitation=_imitation(choices, task))
 
 
-def _generator(task: Task, batch_size: int, rounds: int) -> dict:
+def _adversary(choices: Choices, task: Task, batch_size: int) -> dict:
+    """Images on which teacher and student disagree, and dead leaves."""
+    reason = 'the teacher has no batch norm whose statistics tell what its training images were like'
+    choices.make('images', 'three quarters of an adversary, one quarter dead leaves', reason)
+    adversary = adversarial_generator(choices, task)
+    if not task.large:
+        adversary['width'] = ADVERSARY_WIDTH
+    leaves = dict(type='mmdfad.ImageBank', **task.image_settings, count=LEAVES_BATCHES * batch_size, fixed=True)
+    return dict(
+        generator=dict(type='mmdfad.MixtureGenerator', generators=[adversary, leaves], shares=[ADVERSARY_SHARE, 1]),
+        generation=[dict(type=f'mmdfad.{"Log" if task.dense else ""}L1Discrepancy')],
+        imitation=[dict(type='mmdfad.L1Discrepancy')],
+    )
+
+
+def _pool(task: Task, batch_size: int, rounds: int) -> dict:
     """The generator, and the pool of what it makes in so many rounds."""
     shift = SHIFT if task.large else SMALL_SHIFT
-    if has_batch_norms(task.teacher):
-        decoder = dict(type='mmdfad.DecoderGenerator', **task.image_settings, upsamplings=_upsamplings(task))
-        generator = dict(type='mmdfad.InversionPool', generator=decoder, steps=POOL_STEPS, shift=shift)
-        generator.update(_pool_settings(task, batch_size, rounds))
-    else:
-        count = LEAVES_BATCHES * batch_size
-        generator = dict(type='mmdfad.ImageBank', **task.image_settings, count=count, fixed=True)
-    return dict(type='mmdfad.AugmentedGenerator', generator=generator, flip=FLIP, shift=shift)
+    decoder = dict(type='mmdfad.DecoderGenerator', **task.image_settings, upsamplings=_upsamplings(task))
+    pool = dict(type='mmdfad.InversionPool', generator=decoder, steps=POOL_STEPS, shift=shift)
+    pool.update(_pool_settings(task, batch_size, rounds))
+    return dict(type='mmdfad.AugmentedGenerator', generator=pool, flip=FLIP, shift=shift)
 
 
 def _pool_settings(task: Task, batch_size: int, rounds: int) -> dict:
@@ -166,16 +180,19 @@ def _imitation(choices: Choices, task: Task) -> list[dict]:
     return [logits, stages]
 
 
-def _optimizer(choices: Choices, task: Task) -> dict:
+def _optimizer(choices: Choices, task: Task, inverts: bool) -> dict:
+    """The student's optimizer, with clipped gradients."""
     reason = 'with clipped gradients and a decaying learning rate, so that the last student is a good one'
+    max_norm = MAX_NORM if inverts else FAST_MAX_NORM
     if has_layer_norms(task.student):
         choices.make('optimizer', 'AdamW', f'the student has layer norms; {reason}')
-        return ADAMW
+        return dict(optimizer=ADAMW, clip_grad=dict(max_norm=max_norm))
     choices.make('optimizer', 'SGD', reason)
-    return SGD | dict(lr=DENSE_LR) if task.dense else SGD
+    lr = DENSE_LR if task.dense else SGD['lr'] if inverts else FAST_LR
+    return dict(optimizer=SGD | dict(lr=lr), clip_grad=dict(max_norm=max_norm))
 
 
-def choose_recipe(task: Task, cost: Cost, batch_size: int, layers: int) -> Recipe:
+def choose_recipe(task: Task, cost: Cost, batch_size: int, layers: int, inverts: bool = True) -> Recipe:
     """The rounds that the flags ask for.
 
     Args:
@@ -183,48 +200,56 @@ def choose_recipe(task: Task, cost: Cost, batch_size: int, layers: int) -> Recip
         cost (Cost): Seconds for one batch.
         batch_size (int): Images in a step.
         layers (int): Layers of the student that the start solves for.
+        inverts (bool): Whether there are rounds of images first. If not, each round has one step of an adversary.
+            Defaults to True.
     """
-    learns = cost.generation > 0
     if task.minutes is None:
-        images = IMAGE_ROUNDS if learns else 0
         if task.rounds is None:
-            return Recipe(images, ROUNDS)
-        images = min(images, task.rounds // 2)
+            return Recipe(IMAGE_ROUNDS if inverts else 0, ROUNDS)
+        images = min(IMAGE_ROUNDS, task.rounds // 2) if inverts else 0
         return Recipe(images, task.rounds - images)
     seconds, start = STEPS_SHARE * 60 * task.minutes, _start_seconds(cost, batch_size, layers)
-    images = 0
-    if learns:
-        fitting = int((IMAGES_SHARE * seconds - start) / cost.generation)
-        images = min(MOST_IMAGE_ROUNDS, max(FEWEST_IMAGE_ROUNDS, fitting))
+    if not inverts:
+        return Recipe(0, max(1, int((seconds - start) / _round_seconds(cost, inverts))))
+    fitting = int((IMAGES_SHARE * seconds - start) / cost.generation)
+    images = min(MOST_IMAGE_ROUNDS, max(FEWEST_IMAGE_ROUNDS, fitting))
     left = seconds - start - images * cost.generation
-    return Recipe(images, max(1, int(left / (STEPS * cost.imitation))))
+    return Recipe(images, max(1, int(left / _round_seconds(cost, inverts))))
+
+
+def _round_seconds(cost: Cost, inverts: bool) -> float:
+    """Of a round in which the student learns, with a step of the adversary if there is one."""
+    return STEPS * cost.imitation + (0.0 if inverts else cost.generation)
 
 
 def _start_seconds(cost: Cost, batch_size: int, layers: int) -> float:
     return START_PASSES * layers * START_IMAGES / batch_size * cost.forward
 
 
-def _explain(choices: Choices, task: Task, cost: Cost, batch_size: int, layers: int, recipe: Recipe) -> None:
+def _explain(choices: Choices, task: Task, cost: Cost, recipe: Recipe, start: float, inverts: bool) -> None:
     """Say what was chosen, and what it costs."""
     given = '--minutes' if task.minutes is not None else '--rounds' if task.rounds is not None else None
     why = f'to fit {given}' if given else 'the default; --minutes and --rounds change it'
     if recipe.images:
         choices.make('rounds of images', recipe.images, f'a batch of images and {POOL_STEPS} steps each; {why}')
-    choices.make('rounds of imitation', recipe.imitation, f'{STEPS} steps each; {why}')
+    steps = f'{STEPS} steps' if inverts else f'{STEPS} steps, and one of the adversary,'
+    choices.make('rounds of imitation', recipe.imitation, f'{steps} each; {why}')
     making = recipe.images * cost.generation
-    start = _start_seconds(cost, batch_size, layers)
-    imitation = recipe.imitation * STEPS * cost.imitation
+    imitation = recipe.imitation * _round_seconds(cost, inverts)
     parts = f'{making:.0f} s for the images, {start:.0f} s for the start, {imitation:.0f} s for imitation'
     minutes = f'{(making + start + imitation) / 60:.1f} minutes'
     choices.make('expected time', minutes, f'{parts}, by a timed step of each {cost.place}; validation comes on top')
 
 
-def _schedule(recipe: Recipe) -> dict:
+def _schedule(recipe: Recipe, inverts: bool) -> dict:
     """Phases, learning rates and intervals."""
     begin, rounds = recipe.images, recipe.images + recipe.imitation
     phases = [dict(name='imitation', steps=STEPS, begin=begin)]
-    if begin:
+    if not inverts:
+        phases.append(dict(name='generation'))
+    elif begin:
         phases.insert(0, dict(name='generation', end=begin))
+    decay = dict(type='CosineAnnealingLR', by_epoch=False, begin=begin, end=rounds + 1)
     return dict(
         train_cfg=dict(
             type='mmdfad.AdversarialDistillLoop',
@@ -234,9 +259,7 @@ def _schedule(recipe: Recipe) -> dict:
             val_begin=begin + 1,
             val_interval=math.ceil(recipe.imitation / VALIDATIONS),
         ),
-        param_scheduler=dict(
-            student=[dict(type='CosineAnnealingLR', by_epoch=False, begin=begin, end=rounds + 1)],
-            generator=[],  # constant
-        ),
+        # The rate of a generator that inverts is constant.
+        param_scheduler=dict(student=[decay], generator=[] if inverts else [decay]),
         **hook_settings(math.ceil(rounds / CHECKS), log_interval=10),
     )
