@@ -100,11 +100,11 @@ def test_small_deeplab_and_flags_of_train(tmp_path, tiny):
 
 def test_the_default_method(tmp_path, tiny, teacher_checkpoint):
     """Images, the start and imitation, in a run and again from the config that was written."""
-    small = ['--cfg-options', 'model.generator.generator.generators.1.count=16', 'model.start.images=16']
+    small = ['--cfg-options', 'model.start.images=16']
     flags = ['--rounds', 4, '--batch-size', 8, '--no-validate', '--work-dir', tmp_path / 'run']
     result = distil(tiny('teacher'), teacher_checkpoint, 'auto:width=0.5', *flags, *small)
     assert result.returncode == 0, result.stderr
-    images = ('generator = InversionPool and ImageBank: ', 'rounds of images = 2: ')
+    images = ('generator = InversionPool: ', 'rounds of images = 2: ')
     for line in (*images, 'start = LeastSquaresStart: ', 'rounds of imitation = 2: ', 'expected time = '):
         assert f'  {line}' in result.stdout
     first = torch.load(tmp_path / 'run/student.pth', weights_only=False)['state_dict']

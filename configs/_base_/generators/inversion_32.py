@@ -1,19 +1,12 @@
 # Images of 32x32: a pool of what decoders make while they learn. Each learns in 60 rounds, and the pool keeps the
 # images of the last 40.
+decoder = dict(type='mmdfad.DecoderGenerator', noise_dim=256, image_size=(32, 32), channels=3, upsamplings=3)
 model = dict(
     type='mmdfad.AdversarialDistiller',
     generator=dict(
         type='mmdfad.AugmentedGenerator',
         generator=dict(
-            type='mmdfad.InversionPool',
-            generator=dict(
-                type='mmdfad.DecoderGenerator', noise_dim=256, image_size=(32, 32), channels=3, upsamplings=3
-            ),
-            capacity=7680,
-            steps=5,
-            shift=2,
-            renew=60,
-            warmup=20,
+            type='mmdfad.InversionPool', generator=decoder, capacity=7680, steps=5, shift=2, renew=60, warmup=20
         ),
         flip=0.5,
         shift=2,
