@@ -6,7 +6,7 @@ model = dict(
         type='SwinTransformer',
         arch=dict(embed_dims=32, depths=[4, 4], num_heads=[2, 4]),
         img_size=32,
-        patch_size=2,
+        patch_size=4,
         window_size=4,
         in_channels=1,
         out_indices=(1,),

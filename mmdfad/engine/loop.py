@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce_params, broadcast, get_rank, get_world_size
+from mmengine.dist import all_reduce_params, get_rank, get_world_size
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,7 +17,7 @@ from mmdfad.models.distiller import AdversarialDistiller
 from mmdfad.registry import LOOPS
 from mmdfad.utils import DistillError, require_count
 from mmdfad.utils.migration import refuse_keys
-from mmdfad.utils.model import unwrap
+from mmdfad.utils.model import broadcast_state, unwrap
 
 from .phases import NOISE, Phase, parse_phases
 from .round_log import RoundLog
@@ -183,8 +183,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
             return distiller.generator.sample(vectors.to(distiller.device)).float()
 
         distiller.apply_start(sample)
-        for value in distiller.student.state_dict().values():
-            broadcast(value)
+        broadcast_state(distiller.student)
 
     def _average_statistics(self) -> None:
         """Average over the ranks what they keep beside the weights: the statistics of batch norms.

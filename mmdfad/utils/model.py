@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from mmengine.analysis import FlopAnalyzer
+from mmengine.dist import broadcast
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
@@ -75,6 +76,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def upcast(values: Tensor) -> Tensor:
     """Values in fp32 where autocast has made them bf16 or fp16. Those in fp64 stay as they are."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def broadcast_state(module: nn.Module) -> None:
+    """Give all ranks the first rank's weights and buffers."""
+    for tensor in module.state_dict().values():
+        broadcast(tensor)
 
 
 def model_size(model: nn.Module, images: Tensor) -> ModelSize:

@@ -243,7 +243,7 @@ def test_teachers_without_batch_norm_get_an_adversary_and_dead_leaves(tmp_path, 
     assert cfg.param_scheduler.generator == cfg.param_scheduler.student
     assert cfg.optim_wrapper.student.optimizer.type == 'AdamW'
     assert not any(line.startswith('rounds of images') for line in reasons)
-    assert any(line.startswith('images = three quarters of an adversary') for line in reasons)
+    assert any(line.startswith('images = an adversary and dead leaves, 3 to 1') for line in reasons)
     assert len({line.partition(' = ')[0] for line in reasons}) == len(reasons)
 
 

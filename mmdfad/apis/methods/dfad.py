@@ -68,6 +68,14 @@ def adversarial_generator(choices: Choices, task: Task) -> dict:
     return settings
 
 
+def adversarial_objective(choices: Choices, task: Task) -> dict:
+    """What the paper's generator maximises."""
+    discrepancy = 'L1Discrepancy'
+    if task.dense:
+        discrepancy = choices.make('generation[0]', 'LogL1Discrepancy', "log(1 + L1), the paper's for segmentation")
+    return dict(type=f'mmdfad.{discrepancy}')
+
+
 def _pixel_reach(space: PixelSpace) -> float:
     """The largest absolute value of a normalised pixel, rounded up to two digits after the point."""
     return math.ceil(100 * float((torch.maximum(space.mean, 255 - space.mean) / space.std).max())) / 100
@@ -75,10 +83,7 @@ def _pixel_reach(space: PixelSpace) -> float:
 
 def _objectives(choices: Choices, task: Task) -> dict:
     """The objectives of both phases, and the start."""
-    discrepancy = 'L1Discrepancy'
-    if task.dense:
-        discrepancy = choices.make('generation[0]', 'LogL1Discrepancy', "log(1 + L1), the paper's for segmentation")
-    generation = [dict(type=f'mmdfad.{discrepancy}')]
+    generation = [adversarial_objective(choices, task)]
     if has_batch_norms(task.teacher):
         reason = (
             "makes images whose statistics are those of the teacher's training data; without it, the generator of a "

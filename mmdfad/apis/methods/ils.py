@@ -19,7 +19,7 @@ from mmdfad.utils.model import evaluating
 
 from ..choices import Choices, Task, has_batch_norms, has_layer_norms, hook_settings, noise_settings
 from ..cost import Cost, measure_cost
-from .dfad import adversarial_generator
+from .dfad import adversarial_generator, adversarial_objective
 
 # Images in a step: so many of so many pixels, and fewer of larger ones.
 SMALL_BATCH, LARGE_BATCH, LEAST_BATCH = (64, 32 * 32), (16, 96 * 128), 8
@@ -128,14 +128,14 @@ def _inversion(choices: Choices, task: Task, batch_size: int) -> dict:
 def _adversary(choices: Choices, task: Task, batch_size: int) -> dict:
     """Images on which teacher and student disagree, and dead leaves."""
     reason = 'the teacher has no batch norm whose statistics tell what its training images were like'
-    choices.make('images', 'three quarters of an adversary, one quarter dead leaves', reason)
+    choices.make('images', f'an adversary and dead leaves, {ADVERSARY_SHARE} to 1', reason)
     adversary = adversarial_generator(choices, task)
     if not task.large:
         adversary['width'] = ADVERSARY_WIDTH
     leaves = dict(type='mmdfad.ImageBank', **task.image_settings, count=LEAVES_BATCHES * batch_size, fixed=True)
     return dict(
         generator=dict(type='mmdfad.MixtureGenerator', generators=[adversary, leaves], shares=[ADVERSARY_SHARE, 1]),
-        generation=[dict(type=f'mmdfad.{"Log" if task.dense else ""}L1Discrepancy')],
+        generation=[adversarial_objective(choices, task)],
         imitation=[dict(type='mmdfad.L1Discrepancy')],
     )
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from mmdfad.registry import MODELS
 
 from .base import Generator
-from .pool import InversionPool
+from .pool import LearnedPool
 from .wrappers import flip_and_shift
 
 
 @MODELS.register_module()
-class MetaGenerator(InversionPool):
+class MetaGenerator(LearnedPool):
     """FastDFKD (arXiv 2112.06253): a copy of the generator and its noise learn a batch of images in a few steps.
 
     The best of its batches goes into a memory, from which the imitation phase draws. The generator itself moves by the

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 import torch
-from mmengine.dist import broadcast
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from mmdfad.models.chance import SEEDS
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError, require_positive
+from mmdfad.utils.model import broadcast_state
 
 from .bank import ImageBank
 from .base import Generator
@@ -18,13 +18,50 @@ from .mixture import MixtureGenerator
 from .wrappers import GeneratorWrapper, flip_and_shift, require_augmentation
 
 
-@MODELS.register_module()
-class InversionPool(GeneratorWrapper):
-    """A generator and its noise learn one batch of images in a few steps; a memory keeps the batch.
+class LearnedPool(GeneratorWrapper):
+    """A generator and its noise learn a batch of images in a few steps; a memory keeps the batch.
 
     The imitation phase draws from the memory. So it sees the images of a generator at many times of its training, which
-    differ more than those that it makes at one time. :class:`~mmdfad.models.MetaGenerator` lets a copy of the generator
-    learn each batch; here the generator itself does, and begins with the next batch where the last one has ended.
+    differ more than those that it makes at one time.
+
+    Args:
+        generator (dict | Generator): The generator inside, not another wrapper. It learns.
+        capacity (int): Images in the memory.
+        steps (int): Steps of each update.
+        noise_lr (float): Learning rate of the noise (Adam).
+        flip (float): Probability of a horizontal flip.
+        shift (int): Largest shift in pixels; the border is reflected.
+
+    Raises:
+        DistillError: If a setting is out of its range, or the generator cannot learn from noise.
+    """
+
+    def __init__(
+        self, generator: dict | Generator, capacity: int, steps: int, noise_lr: float, flip: float, shift: int
+    ) -> None:
+        super().__init__(generator)
+        require_positive('model.generator.{}', capacity=capacity, steps=steps)
+        require_augmentation(flip, shift, self.image_size)
+        require_noise_learner(self)
+        self.steps = steps
+        self.noise_lr = noise_lr
+        self.flip = flip
+        self.shift = shift
+        self.memory = ImageMemory(capacity, self.channels, self.image_size)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Images from the memory; from the generator while the memory is empty."""
+        return self.memory.draw(noise) if len(self.memory) else self.generator.sample(noise)
+
+    def _keep_chance(self, gradient: Tensor) -> None:
+        """Let an image keep the random numbers of its noise while the noise learns."""
+        if self.generator.takes_chance:
+            gradient[:, SEEDS] = 0
+
+
+@MODELS.register_module()
+class InversionPool(LearnedPool):
+    """The generator itself learns each batch, and begins with the next one where the last one has ended.
 
     An update takes ``steps`` steps on one batch of noise. Each step moves the generator by its optimizer and the noise
     by Adam. In each step the loss sees the images flipped and shifted in another way. The memory keeps those of
@@ -62,15 +99,7 @@ class InversionPool(GeneratorWrapper):
         renew: int | None = None,
         warmup: int = 0,
     ) -> None:
-        super().__init__(generator)
-        require_positive('model.generator.{}', capacity=capacity, steps=steps)
-        require_augmentation(flip, shift, self.image_size)
-        require_noise_learner(self)
-        self.steps = steps
-        self.noise_lr = noise_lr
-        self.flip = flip
-        self.shift = shift
-        self.memory = ImageMemory(capacity, self.channels, self.image_size)
+        super().__init__(generator, capacity, steps, noise_lr, flip, shift)
         _require_lifetime(renew, warmup)
         self.renew = renew
         self.warmup = warmup
@@ -79,10 +108,6 @@ class InversionPool(GeneratorWrapper):
     @property
     def steps_per_update(self) -> int:
         return self.steps
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """Images from the memory; from the generator while the memory is empty."""
-        return self.memory.draw(noise) if len(self.memory) else self.generator.sample(noise)
 
     def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
         age = self._age(optim)
@@ -104,18 +129,12 @@ class InversionPool(GeneratorWrapper):
         if age >= self.warmup:
             self.memory.push(images)
 
-    def _keep_chance(self, gradient: Tensor) -> None:
-        """Let an image keep the random numbers of its noise while the noise learns."""
-        if self.generator.takes_chance:
-            gradient[:, SEEDS] = 0
-
     def _age(self, optim: OptimWrapper) -> int:
         """Updates of this generator before this one. A generator that is due is replaced."""
         age = int(self.updates) % self.renew if self.renew else int(self.updates)
         if age == 0 and self.updates:
             self.generator.reset_parameters()
-            for tensor in self.generator.state_dict().values():
-                broadcast(tensor)
+            broadcast_state(self.generator)
             for parameter in self.generator.parameters():
                 optim.optimizer.state.pop(parameter, None)
         self.updates += 1

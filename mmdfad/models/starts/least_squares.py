@@ -36,7 +36,7 @@ class LeastSquaresStart(Start):
     Other layers keep the weights that were selected. If the student has fewer blocks, the last layer of a block is
     fitted to what the range of the teacher's blocks gives, less what the student's block adds it to.
 
-    A student that is no narrower or shallower version of its teacher gets statistics for its batch norms, and a
+    A student that is not a narrower or shallower version of its teacher gets statistics for its batch norms, and a
     classifier that is fitted to the teacher's logits.
 
     Each layer takes a forward pass of the student up to that layer, over all images. Memory does not grow with their
