@@ -1,4 +1,4 @@
-"""ResNets of the CIFAR form (arXiv 1512.03385) as plain torch modules: three stages of 16, 32 and 64 channels.
+"""ResNets of the CIFAR form (arXiv 1512.03385) as plain torch modules: three stages of 16, 32 and 64 channels, or other widths.
 
 Shortcuts have no parameters (option A): they skip pixels and pad channels with zeros on both sides. The weights have
 the names of https://github.com/akamaster/pytorch_resnet_cifar10.
@@ -39,19 +39,20 @@ class CifarResNet(nn.Module):
     Args:
         depth (int): Number of layers with weights: 6n + 2, such as 20, 32, 44 or 56.
         num_classes (int): Number of classes. Defaults to 10.
+        width (int): Channels of the first stage, even. The others have twice and four times as many. Defaults to 16.
     """
 
-    def __init__(self, depth: int, num_classes: int = 10) -> None:
+    def __init__(self, depth: int, num_classes: int = 10, width: int = 16) -> None:
         super().__init__()
         if (depth - 2) % 6:
             raise ValueError(f'depth must be 6n + 2, but found {depth}')
         blocks = (depth - 2) // 6
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._stage(16, 16, blocks, 1)
-        self.layer2 = self._stage(16, 32, blocks, 2)
-        self.layer3 = self._stage(32, 64, blocks, 2)
-        self.linear = nn.Linear(64, num_classes)
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = self._stage(width, width, blocks, 1)
+        self.layer2 = self._stage(width, 2 * width, blocks, 2)
+        self.layer3 = self._stage(2 * width, 4 * width, blocks, 2)
+        self.linear = nn.Linear(4 * width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)

@@ -94,6 +94,21 @@ def noise_settings(batch_size: int) -> dict:
     )
 
 
+def decay_settings(begin: int, rounds: int, warm_up: int = 0) -> list[dict]:
+    """A learning rate that rises over some rounds, and then falls to zero along a cosine.
+
+    Args:
+        begin (int): Round in which the networks begin to learn.
+        rounds (int): Rounds of the run.
+        warm_up (int): Rounds in which the rate rises. mmengine's ``LinearLR`` does not rise in a single one, so there
+            is no warm-up then. Defaults to 0.
+    """
+    warm_up = warm_up if warm_up > 1 else 0
+    rise = dict(type='LinearLR', by_epoch=False, start_factor=0.01, begin=begin, end=begin + warm_up)
+    fall = dict(type='CosineAnnealingLR', by_epoch=False, begin=begin + warm_up, end=rounds + 1)
+    return [rise, fall] if warm_up else [fall]
+
+
 def hook_settings(interval: int, log_interval: int) -> dict:
     """The rounds between checkpoints, pictures and checks, and between log lines."""
     return dict(

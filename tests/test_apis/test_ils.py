@@ -247,6 +247,19 @@ def test_teachers_without_batch_norm_get_an_adversary_and_dead_leaves(tmp_path, 
     assert len({line.partition(' = ')[0] for line in reasons}) == len(reasons)
 
 
+def test_transformers_warm_up(tmp_path, tiny):
+    teacher = tiny('teacher', pixels=32, backbone=SWIN, head__in_channels=16)
+    cfg, _ = written(
+        tmp_path, teacher, save_untrained(teacher, tmp_path / 'swin.pth'), teacher, rounds=40, batch_size=4
+    )
+    student = learning_rates(cfg.param_scheduler.student, 40)
+    generator = learning_rates(cfg.param_scheduler.generator, 40)
+    assert student[:5] == sorted(student[:5])
+    assert student[0] < 0.05 < 0.9 < student[4]
+    assert student[5:] == sorted(student[5:], reverse=True)
+    assert generator == sorted(generator, reverse=True)
+
+
 def test_networks_without_common_stages_imitate_logits(tmp_path, tiny, teacher_checkpoint):
     (tmp_path / 'nets.py').write_text(FLAT)
     flat = tmp_path / 'flat.py'

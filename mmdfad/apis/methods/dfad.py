@@ -8,7 +8,16 @@ from mmdfad.models.channels import ChannelMap
 from mmdfad.models.network import Network
 from mmdfad.models.pixels import PixelSpace
 
-from ..choices import LARGE, Choices, Task, has_batch_norms, has_layer_norms, hook_settings, noise_settings
+from ..choices import (
+    LARGE,
+    Choices,
+    Task,
+    decay_settings,
+    has_batch_norms,
+    has_layer_norms,
+    hook_settings,
+    noise_settings,
+)
 from ..cost import measure_cost
 
 # The warm-up of the learning rate takes one round of this many.
@@ -131,10 +140,6 @@ def _optimizer(choices: Choices, student: Network) -> dict:
 def _student_schedule(choices: Choices, rounds: int) -> list[dict]:
     """Warm-up and cosine decay of the student's learning rate."""
     warm_up = rounds // _WARM_UP
-    if warm_up < 2:  # mmengine's LinearLR over a single round stays at its first factor
+    if warm_up < 2:
         choices.make('warm_up', 'none', f'{rounds} rounds are too few for it; it takes one round of {_WARM_UP}')
-        return [dict(type='CosineAnnealingLR', by_epoch=False, end=rounds + 1)]
-    return [
-        dict(type='LinearLR', by_epoch=False, start_factor=0.01, end=warm_up),
-        dict(type='CosineAnnealingLR', by_epoch=False, begin=warm_up, end=rounds + 1),
-    ]
+    return decay_settings(0, rounds, warm_up)

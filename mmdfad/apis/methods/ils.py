@@ -17,7 +17,7 @@ from mmdfad.models.parts import build_part
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating
 
-from ..choices import Choices, Task, has_batch_norms, has_layer_norms, hook_settings, noise_settings
+from ..choices import Choices, Task, decay_settings, has_batch_norms, has_layer_norms, hook_settings, noise_settings
 from ..cost import Cost, measure_cost
 from .dfad import adversarial_generator, adversarial_objective
 
@@ -45,7 +45,8 @@ GENERATOR_LR, ADVERSARY_LR, BETAS = 2e-3, 3e-4, (0.5, 0.999)
 SPECTRUM_WEIGHT, STAGES_WEIGHT = 0.02, 6.0
 # On CamVid, .05 lost again what the student had learned.
 SGD, DENSE_LR = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-4), 0.02
-ADAMW = dict(type='AdamW', lr=1e-3, weight_decay=0.05)
+# Transformers need a high learning rate and a warm-up of this share of their rounds.
+ADAMW, ADAMW_WARM_UP = dict(type='AdamW', lr=2e-3, weight_decay=0.05), 0.1
 MAX_NORM = 0.5
 # Against an adversary, the student has to learn faster.
 FAST_LR, FAST_MAX_NORM = 0.1, 1.0
@@ -94,7 +95,9 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     if inverts:
         model['generator'] = _pool(task, batch_size, recipe.images)
     model['start']['begin'] = recipe.images
-    return dict(model=model, **noise_settings(batch_size), optim_wrapper=optim_wrapper, **_schedule(recipe, inverts))
+    return dict(
+        model=model, **noise_settings(batch_size), optim_wrapper=optim_wrapper, **_schedule(task, recipe, inverts)
+    )
 
 
 def _check(task: Task) -> None:
@@ -183,10 +186,10 @@ def _imitation(choices: Choices, task: Task) -> list[dict]:
 def _optimizer(choices: Choices, task: Task, inverts: bool) -> dict:
     """The student's optimizer, with clipped gradients."""
     reason = 'with clipped gradients and a decaying learning rate, so that the last student is a good one'
-    max_norm = MAX_NORM if inverts else FAST_MAX_NORM
     if has_layer_norms(task.student):
         choices.make('optimizer', 'AdamW', f'the student has layer norms; {reason}')
-        return dict(optimizer=ADAMW, clip_grad=dict(max_norm=max_norm))
+        return dict(optimizer=ADAMW, clip_grad=dict(max_norm=FAST_MAX_NORM))
+    max_norm = MAX_NORM if inverts else FAST_MAX_NORM
     choices.make('optimizer', 'SGD', reason)
     lr = DENSE_LR if task.dense else SGD['lr'] if inverts else FAST_LR
     return dict(optimizer=SGD | dict(lr=lr), clip_grad=dict(max_norm=max_norm))
@@ -241,7 +244,7 @@ def _explain(choices: Choices, task: Task, cost: Cost, recipe: Recipe, start: fl
     choices.make('expected time', minutes, f'{parts}, by a timed step of each {cost.place}; validation comes on top')
 
 
-def _schedule(recipe: Recipe, inverts: bool) -> dict:
+def _schedule(task: Task, recipe: Recipe, inverts: bool) -> dict:
     """Phases, learning rates and intervals."""
     begin, rounds = recipe.images, recipe.images + recipe.imitation
     phases = [dict(name='imitation', steps=STEPS, begin=begin)]
@@ -249,7 +252,7 @@ def _schedule(recipe: Recipe, inverts: bool) -> dict:
         phases.append(dict(name='generation'))
     elif begin:
         phases.insert(0, dict(name='generation', end=begin))
-    decay = dict(type='CosineAnnealingLR', by_epoch=False, begin=begin, end=rounds + 1)
+    warm_up = int(ADAMW_WARM_UP * recipe.imitation) if has_layer_norms(task.student) else 0
     return dict(
         train_cfg=dict(
             type='mmdfad.AdversarialDistillLoop',
@@ -260,6 +263,9 @@ def _schedule(recipe: Recipe, inverts: bool) -> dict:
             val_interval=math.ceil(recipe.imitation / VALIDATIONS),
         ),
         # The rate of a generator that inverts is constant.
-        param_scheduler=dict(student=[decay], generator=[] if inverts else [decay]),
+        param_scheduler=dict(
+            student=decay_settings(begin, rounds, warm_up),
+            generator=[] if inverts else decay_settings(begin, rounds),
+        ),
         **hook_settings(math.ceil(rounds / CHECKS), log_interval=10),
     )
