@@ -20,7 +20,7 @@ CLOSEST = 128
 SMALLEST, LARGEST, POWER = 4.0, 150.0, 1.5
 COLOURS = 6
 # Points that an image is computed at, along its longer side; more than pixels, so that edges are smooth.
-POINTS, MOST_POINTS = 256, 4
+POINTS, MOST_POINTS = 256, 2
 # Points that are computed at once: as many as the cache of a CPU core holds, or enough to keep an accelerator busy.
 CHUNK = dict(cpu=2**17, other=2**23)
 
@@ -139,10 +139,11 @@ def _visible(shapes: Shapes, x: Tensor, y: Tensor) -> Shapes:
 def _cover(discs: Shapes, boxes: Shapes, x: Tensor, y: Tensor) -> Tensor:
     """The number of the last shape over each point [N, H, W]: 0 for none, then the discs, then the boxes.
 
-    Discs and boxes are painted in turn.
+    Discs and boxes are painted in turn. The largest turn of a point wins. Maxima of floats take a tenth of the time of
+    masks.
     """
-    number = torch.zeros(len(x), y.shape[1], x.shape[1], dtype=torch.int32, device=x.device)
-    u, v = torch.empty_like(number, dtype=x.dtype), torch.empty_like(number, dtype=x.dtype)
+    turn = torch.zeros(len(x), y.shape[1], x.shape[1], device=x.device)
+    u, v = torch.empty_like(turn), torch.empty_like(turn)
     axes = [[_along(axis, shapes, x, y) for axis in (shapes.along, shapes.across)] for shapes in (discs, boxes)]
     for i in range(max(discs.radius.shape[1], boxes.radius.shape[1])):
         for kind, ((ux, uy), (vx, vy)) in enumerate(axes):
@@ -151,8 +152,10 @@ def _cover(discs: Shapes, boxes: Shapes, x: Tensor, y: Tensor) -> Tensor:
             torch.add(ux[:, i, None, :], uy[:, i, :, None], out=u)
             torch.add(vx[:, i, None, :], vy[:, i, :, None], out=v)
             distance = torch.maximum(u.abs_(), v.abs_(), out=u) if kind else u.square_().addcmul_(v, v)
-            number.masked_fill_(distance < 1, 1 + i + kind * discs.radius.shape[1])
-    return number
+            covered = torch.lt(distance, 1, out=v)
+            torch.maximum(turn, covered.mul_(1 + 2 * i + kind), out=turn)
+    last = turn.int() - 1
+    return torch.where(last < 0, 0, 1 + last // 2 + last % 2 * discs.radius.shape[1])
 
 
 def _along(axis: Tensor, shapes: Shapes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

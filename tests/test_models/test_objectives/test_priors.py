@@ -210,7 +210,7 @@ def test_the_spectrum_prior_prefers_natural_images_to_smooth_ones_and_to_noise()
     smooth = nn.functional.interpolate(leaves[:, :, ::8, ::8], (64, 64), mode='bilinear')
     white = images_for(16, 3, 64, 64).detach()
     natural, *others = (SpectrumPrior()(Step(images, None)).item() for images in (leaves, smooth, white))
-    assert natural < 0.02
+    assert natural < 0.03
     assert min(others) > 10 * natural
 
 
