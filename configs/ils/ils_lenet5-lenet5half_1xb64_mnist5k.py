@@ -22,7 +22,7 @@ model = dict(
         type='mmdfad.MixtureGenerator',
         generators=[
             dict(type='mmdfad.UpsampleGenerator', **shape, width=16),
-            dict(type='mmdfad.ImageBank', **shape, count=2048, fixed=True),
+            dict(type='mmdfad.ImageBank', **shape, count=4096, fixed=True),
         ],
         shares=[3, 1],
     ),

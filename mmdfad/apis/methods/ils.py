@@ -2,16 +2,19 @@
 
 For a teacher with batch norms, the rounds have three parts. First generators learn to make images with the teacher's
 batch norm statistics; a pool keeps them. Then the student's layers are solved for. Then the student imitates the
-teacher on these images. For other teachers, an adversary makes images while the student imitates, as in DFAD.
+teacher on these images. Transformers imitate on dead leaves. For other teachers, an adversary makes images while the
+student imitates, as in DFAD.
 """
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 
 from torch import nn
 
 from mmdfad.models.checks import check_networks
 from mmdfad.models.generators import RandomImageGenerator
+from mmdfad.models.network import Network
 from mmdfad.models.objectives import Objective
 from mmdfad.models.parts import build_part
 from mmdfad.utils import DistillError
@@ -33,7 +36,7 @@ POOL_STEPS, STEPS = 5, 10
 RENEW, WARMUP_SHARE, POOL_BYTES = 60, 1 / 3, 2**30
 # Teachers without batch norm: dead leaves, in batches, which stay as they are; how many images an adversary makes for
 # each of them; and its channels for small images.
-LEAVES_BATCHES, ADVERSARY_SHARE, ADVERSARY_WIDTH = 32, 3, 16
+LEAVES_BATCHES, ADVERSARY_SHARE, ADVERSARY_WIDTH = 64, 3, 16
 # Share of --minutes that steps may take, beside validation, checkpoints and checks; and the largest share of this for
 # images and the start. The rest is for imitation.
 STEPS_SHARE, IMAGES_SHARE = 0.95, 0.5
@@ -41,7 +44,7 @@ STEPS_SHARE, IMAGES_SHARE = 0.95, 0.5
 VALIDATIONS, CHECKS = 5, 10
 # Images that the start sees, and how often it runs both networks on them for each layer of the student.
 START_IMAGES, START_PASSES = 256, 0.6
-GENERATOR_LR, ADVERSARY_LR, BETAS = 2e-3, 3e-4, (0.5, 0.999)
+INVERTER, ADVERSARY = dict(type='Adam', lr=2e-3, betas=(0.5, 0.999)), dict(type='Adam', lr=3e-4)
 SPECTRUM_WEIGHT, STAGES_WEIGHT = 0.02, 6.0
 # On CamVid, .05 lost again what the student had learned.
 SGD, DENSE_LR = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-4), 0.02
@@ -52,6 +55,21 @@ MAX_NORM = 0.5
 FAST_LR, FAST_MAX_NORM = 0.1, 1.0
 TEMPERATURE = 4.0
 FLIP, SHIFT, SMALL_SHIFT = 0.5, 4, 2
+
+
+class Images(Enum):
+    """Where the images come from."""
+
+    INVERTED = 'decoders that learn before the student does'
+    LEAVES = 'dead leaves'
+    ADVERSARIAL = 'an adversary, and dead leaves'
+
+    @classmethod
+    def of(cls, teacher: Network) -> 'Images':
+        """What was measured to be best for a teacher."""
+        if has_batch_norms(teacher):
+            return cls.INVERTED
+        return cls.LEAVES if has_layer_norms(teacher) else cls.ADVERSARIAL
 
 
 @dataclass(frozen=True)
@@ -76,28 +94,28 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     """
     _check(task)
     batch_size = _batch_size(choices, task)
-    inverts = has_batch_norms(task.teacher)
-    model = (_inversion if inverts else _adversary)(choices, task, batch_size)
+    images = Images.of(task.teacher)
+    # While steps are timed, little is made in advance.
+    generator = _generator(choices, task, images, batch_size, batches=1)
+    model = dict(generator=generator, **_objectives(choices, task, images))
     reason = 'solves layer by layer for what the teacher computes, on these images'
     start = choices.make('start', 'LeastSquaresStart', reason)
     model['start'] = dict(type=f'mmdfad.{start}', images=START_IMAGES, residual='sum')
-    generator = dict(type='Adam', lr=GENERATOR_LR, betas=BETAS) if inverts else dict(type='Adam', lr=ADVERSARY_LR)
+    inverts = images is Images.INVERTED
     optim_wrapper = dict(
         constructor='mmdfad.DistillOptimWrapperConstructor',
         amp_dtype='auto',
-        student=_optimizer(choices, task, inverts),
-        generator=dict(optimizer=generator),
+        student=_optimizer(choices, task, images),
+        generator=dict(optimizer=INVERTER if inverts else ADVERSARY),
     )
     cost = measure_cost(task, model, optim_wrapper, batch_size)
     layers = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in task.student.logits.modules())
     recipe = choose_recipe(task, cost, batch_size, layers, inverts)
-    _explain(choices, task, cost, recipe, _start_seconds(cost, batch_size, layers), inverts)
-    if inverts:
-        model['generator'] = _pool(task, batch_size, recipe.images)
+    _explain(choices, task, cost, recipe, _start_seconds(cost, batch_size, layers), images)
+    model['generator'] = _generator(Choices(), task, images, batch_size, recipe.images if inverts else LEAVES_BATCHES)
     model['start']['begin'] = recipe.images
-    return dict(
-        model=model, **noise_settings(batch_size), optim_wrapper=optim_wrapper, **_schedule(task, recipe, inverts)
-    )
+    schedule = _schedule(task, recipe, images)
+    return dict(model=model, **noise_settings(batch_size), optim_wrapper=optim_wrapper, **schedule)
 
 
 def _check(task: Task) -> None:
@@ -117,35 +135,48 @@ def _batch_size(choices: Choices, task: Task) -> int:
     return choices.make('batch_size', min(SMALL_BATCH[0], fitting), reason)
 
 
-def _inversion(choices: Choices, task: Task, batch_size: int) -> dict:
-    """Images with the teacher's batch norm statistics, and all that the student can imitate."""
-    reason = "images of decoders with the teacher's batch norm statistics and the spectrum of photographs"
-    choices.make('generator', 'InversionPool', reason)
-    generation = [
-        dict(type='mmdfad.BNStatisticsPrior', distance='kl'),
-        dict(type='mmdfad.SpectrumPrior', weight=SPECTRUM_WEIGHT),
-    ]
-    return dict(generator=_pool(task, batch_size, rounds=1), generation=generation, imitation=_imitation(choices, task))
-
-
-def _adversary(choices: Choices, task: Task, batch_size: int) -> dict:
-    """Images on which teacher and student disagree, and dead leaves."""
-    reason = 'the teacher has no batch norm whose statistics tell what its training images were like'
-    choices.make('images', f'an adversary and dead leaves, {ADVERSARY_SHARE} to 1', reason)
+def _generator(choices: Choices, task: Task, images: Images, batch_size: int, batches: int) -> dict:
+    """The generator, for so many batches of images of a pool or a bank."""
+    if images is Images.INVERTED:
+        reason = "images of decoders with the teacher's batch norm statistics and the spectrum of photographs"
+        choices.make('generator', 'InversionPool', reason)
+        return _pool(task, batch_size, batches)
+    count = max(batch_size, min(batches * batch_size, _most_images(task)))
+    leaves = dict(type='mmdfad.ImageBank', **task.image_settings, count=count, fixed=True)
+    without = 'the teacher has no batch norm whose statistics tell what its training images were like'
+    if images is Images.LEAVES:
+        choices.make('images', 'dead leaves', without)
+        return dict(type='mmdfad.AugmentedGenerator', generator=leaves, flip=FLIP, shift=_shift(task))
+    choices.make('images', f'an adversary and dead leaves, {ADVERSARY_SHARE} to 1', without)
     adversary = adversarial_generator(choices, task)
     if not task.large:
         adversary['width'] = ADVERSARY_WIDTH
-    leaves = dict(type='mmdfad.ImageBank', **task.image_settings, count=LEAVES_BATCHES * batch_size, fixed=True)
-    return dict(
-        generator=dict(type='mmdfad.MixtureGenerator', generators=[adversary, leaves], shares=[ADVERSARY_SHARE, 1]),
-        generation=[adversarial_objective(choices, task)],
-        imitation=[dict(type='mmdfad.L1Discrepancy')],
-    )
+    return dict(type='mmdfad.MixtureGenerator', generators=[adversary, leaves], shares=[ADVERSARY_SHARE, 1])
+
+
+def _objectives(choices: Choices, task: Task, images: Images) -> dict:
+    """What the images are made for, and what the student imitates."""
+    if images is Images.ADVERSARIAL:
+        return dict(generation=[adversarial_objective(choices, task)], imitation=[dict(type='mmdfad.L1Discrepancy')])
+    imitation = _imitation(choices, task)
+    if images is Images.LEAVES:
+        return dict(imitation=imitation)
+    statistics = dict(type='mmdfad.BNStatisticsPrior', distance='kl')
+    return dict(generation=[statistics, dict(type='mmdfad.SpectrumPrior', weight=SPECTRUM_WEIGHT)], imitation=imitation)
+
+
+def _shift(task: Task) -> int:
+    return SHIFT if task.large else SMALL_SHIFT
+
+
+def _most_images(task: Task) -> int:
+    """As many as are kept in memory."""
+    return POOL_BYTES // (4 * task.image_settings['channels'] * math.prod(task.size))
 
 
 def _pool(task: Task, batch_size: int, rounds: int) -> dict:
     """The generator, and the pool of what it makes in so many rounds."""
-    shift = SHIFT if task.large else SMALL_SHIFT
+    shift = _shift(task)
     decoder = dict(type='mmdfad.DecoderGenerator', **task.image_settings, upsamplings=_upsamplings(task))
     pool = dict(type='mmdfad.InversionPool', generator=decoder, steps=POOL_STEPS, shift=shift)
     pool.update(_pool_settings(task, batch_size, rounds))
@@ -157,8 +188,7 @@ def _pool_settings(task: Task, batch_size: int, rounds: int) -> dict:
     renew = max(1, math.ceil(rounds / max(1, round(rounds / RENEW))))
     warmup = int(WARMUP_SHARE * renew)
     kept = sum(i % renew >= warmup for i in range(rounds))
-    most = POOL_BYTES // (4 * task.image_settings['channels'] * math.prod(task.size))
-    return dict(capacity=max(batch_size, min(most, kept * batch_size)), renew=renew, warmup=warmup)
+    return dict(capacity=max(batch_size, min(_most_images(task), kept * batch_size)), renew=renew, warmup=warmup)
 
 
 def _upsamplings(task: Task) -> int:
@@ -183,15 +213,16 @@ def _imitation(choices: Choices, task: Task) -> list[dict]:
     return [logits, stages]
 
 
-def _optimizer(choices: Choices, task: Task, inverts: bool) -> dict:
+def _optimizer(choices: Choices, task: Task, images: Images) -> dict:
     """The student's optimizer, with clipped gradients."""
     reason = 'with clipped gradients and a decaying learning rate, so that the last student is a good one'
     if has_layer_norms(task.student):
         choices.make('optimizer', 'AdamW', f'the student has layer norms; {reason}')
         return dict(optimizer=ADAMW, clip_grad=dict(max_norm=FAST_MAX_NORM))
-    max_norm = MAX_NORM if inverts else FAST_MAX_NORM
     choices.make('optimizer', 'SGD', reason)
-    lr = DENSE_LR if task.dense else SGD['lr'] if inverts else FAST_LR
+    fast = images is Images.ADVERSARIAL
+    lr = DENSE_LR if task.dense else FAST_LR if fast else SGD['lr']
+    max_norm = FAST_MAX_NORM if fast else MAX_NORM
     return dict(optimizer=SGD | dict(lr=lr), clip_grad=dict(max_norm=max_norm))
 
 
@@ -203,8 +234,8 @@ def choose_recipe(task: Task, cost: Cost, batch_size: int, layers: int, inverts:
         cost (Cost): Seconds for one batch.
         batch_size (int): Images in a step.
         layers (int): Layers of the student that the start solves for.
-        inverts (bool): Whether there are rounds of images first. If not, each round has one step of an adversary.
-            Defaults to True.
+        inverts (bool): Whether there are rounds of images first. If not, each round has one step of the adversary, if
+            there is one. Defaults to True.
     """
     if task.minutes is None:
         if task.rounds is None:
@@ -221,7 +252,7 @@ def choose_recipe(task: Task, cost: Cost, batch_size: int, layers: int, inverts:
 
 
 def _round_seconds(cost: Cost, inverts: bool) -> float:
-    """Of a round in which the student learns, with a step of the adversary if there is one."""
+    """Of a round in which the student learns. Without an adversary, ``cost.generation`` is 0 in it."""
     return STEPS * cost.imitation + (0.0 if inverts else cost.generation)
 
 
@@ -229,26 +260,26 @@ def _start_seconds(cost: Cost, batch_size: int, layers: int) -> float:
     return START_PASSES * layers * START_IMAGES / batch_size * cost.forward
 
 
-def _explain(choices: Choices, task: Task, cost: Cost, recipe: Recipe, start: float, inverts: bool) -> None:
+def _explain(choices: Choices, task: Task, cost: Cost, recipe: Recipe, start: float, images: Images) -> None:
     """Say what was chosen, and what it costs."""
     given = '--minutes' if task.minutes is not None else '--rounds' if task.rounds is not None else None
     why = f'to fit {given}' if given else 'the default; --minutes and --rounds change it'
     if recipe.images:
         choices.make('rounds of images', recipe.images, f'a batch of images and {POOL_STEPS} steps each; {why}')
-    steps = f'{STEPS} steps' if inverts else f'{STEPS} steps, and one of the adversary,'
+    steps = f'{STEPS} steps, and one of the adversary,' if images is Images.ADVERSARIAL else f'{STEPS} steps'
     choices.make('rounds of imitation', recipe.imitation, f'{steps} each; {why}')
     making = recipe.images * cost.generation
-    imitation = recipe.imitation * _round_seconds(cost, inverts)
+    imitation = recipe.imitation * _round_seconds(cost, images is Images.INVERTED)
     parts = f'{making:.0f} s for the images, {start:.0f} s for the start, {imitation:.0f} s for imitation'
     minutes = f'{(making + start + imitation) / 60:.1f} minutes'
     choices.make('expected time', minutes, f'{parts}, by a timed step of each {cost.place}; validation comes on top')
 
 
-def _schedule(task: Task, recipe: Recipe, inverts: bool) -> dict:
+def _schedule(task: Task, recipe: Recipe, images: Images) -> dict:
     """Phases, learning rates and intervals."""
     begin, rounds = recipe.images, recipe.images + recipe.imitation
     phases = [dict(name='imitation', steps=STEPS, begin=begin)]
-    if not inverts:
+    if images is Images.ADVERSARIAL:
         phases.append(dict(name='generation'))
     elif begin:
         phases.insert(0, dict(name='generation', end=begin))
@@ -265,7 +296,7 @@ def _schedule(task: Task, recipe: Recipe, inverts: bool) -> dict:
         # The rate of a generator that inverts is constant.
         param_scheduler=dict(
             student=decay_settings(begin, rounds, warm_up),
-            generator=[] if inverts else decay_settings(begin, rounds),
+            generator=decay_settings(begin, rounds) if images is Images.ADVERSARIAL else [],
         ),
         **hook_settings(math.ceil(rounds / CHECKS), log_interval=10),
     )
