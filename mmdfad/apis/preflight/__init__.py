@@ -1,0 +1,1 @@
+"""Checks of a teacher before a distillation begins."""
