@@ -34,6 +34,10 @@ class Choices:
         self.lines.append(f'{name} = {value}: {reason}')
         return value
 
+    def warn(self, text: str) -> None:
+        """Remember what looks wrong."""
+        self.lines.append(f'WARNING: {text}')
+
 
 @dataclass(frozen=True)
 class Task:

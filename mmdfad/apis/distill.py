@@ -21,6 +21,7 @@ from mmdfad.utils.model import evaluating, model_size
 from .choices import Choices, Task, validation_settings
 from .image_size import Size, config_size, training_size
 from .methods import METHODS
+from .preflight import check_teacher
 from .shrink import shrink
 
 BASE = 'mmdfad::_base_/default_runtime.py'
@@ -39,6 +40,8 @@ def write_distillation(
     minutes: float | None = None,
 ) -> list[str]:
     """Write the config of a distillation for ``tools/train.py``.
+
+    The teacher is checked first. What looks wrong stands among the lines that are returned, as a ``WARNING``.
 
     Args:
         out (str | Path): The file to write. The run's work directory will be the path without ``.py``.
@@ -68,7 +71,10 @@ def write_distillation(
         network = build_network(teacher_cfg, 'teacher')
         size = _image_size(choices, network, teacher, image_size)
         images = torch.zeros(2, image_channels(network.model), *size)
-        student_cfg, student_network = _student(choices, student, teacher_cfg['cfg_path'], network, images)
+        classes = _count_classes(network, images)
+        for warning in check_teacher(network, images, classes):
+            choices.warn(warning)
+        student_cfg, student_network = _student(choices, student, teacher_cfg['cfg_path'], network, images, classes)
         _report_sizes(choices, network, student_network, images)
         chosen = METHODS[method](choices, Task(network, student_network, size, rounds, batch_size, minutes))
     settings = dict(
@@ -136,10 +142,9 @@ def _image_size(choices: Choices, teacher: Network, path: str, given: Size | Non
 
 
 def _student(
-    choices: Choices, student: str, teacher_path: str, teacher: Network, images: Tensor
+    choices: Choices, student: str, teacher_path: str, teacher: Network, images: Tensor, classes: int
 ) -> tuple[dict, Network]:
     """The student, and its part of the config."""
-    classes = _count_classes(teacher, images)
     if student.startswith('auto:'):
         ratios = _parse_ratios(student)
         cfg = dict(cfg_path=teacher_path, cfg_options=shrink(teacher.cfg, **ratios))

@@ -214,6 +214,13 @@ def _load_weights(model: nn.Module, checkpoint: str, role: str, command: str | N
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise DistillError(f'{where} holds no state dict of tensors')
+    broken = [key for key, value in state.items() if not value.isfinite().all()]
+    if broken:
+        more = f' and {len(broken) - 1} more tensors' if len(broken) > 1 else ''
+        raise DistillError(
+            f'{where} has values that are NaN or infinite, in {broken[0]}{more}: its training has diverged, or the '
+            'file is damaged. Give another checkpoint'
+        )
     state = {key.removeprefix('module.'): value for key, value in state.items()}
     try:
         # Through the model's own hooks, which know how to read old and foreign checkpoints.

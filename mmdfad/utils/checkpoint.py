@@ -2,6 +2,7 @@
 
 import os
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
@@ -20,7 +21,8 @@ _REFUSED = re.compile(r'GLOBAL (\S+) (?:was not an allowed|whose module)|Trying 
 def read_checkpoint(path: str, where: str) -> dict:
     """Read a checkpoint that holds only tensors and plain values.
 
-    mmengine tries that, too. But if it fails, mmengine reads the file again and runs the code that is in it.
+    mmengine tries that, too. But if it fails, mmengine reads the file again and runs the code that is in it. torch does
+    not compare the checksums in the file, so flipped bits would become weights.
 
     Args:
         path (str): A path or URL.
@@ -30,6 +32,7 @@ def read_checkpoint(path: str, where: str) -> dict:
         DistillError: If the file holds code.
         Exception: Whatever torch or the file system raise for a damaged or missing file.
     """
+    _compare_checksums(path)
     try:
         with _only_weights():
             return CheckpointLoader.load_checkpoint(path, map_location='cpu')
@@ -44,6 +47,15 @@ def read_checkpoint(path: str, where: str) -> dict:
             f'{where} holds more than weights: reading it would run {what}, which could do anything. Save the file '
             f'again with its state_dict alone. Or, if you trust its author, set the environment variable {_ANYTHING}=1'
         ) from error
+
+
+def _compare_checksums(path: str) -> None:
+    """Raise an error if a local file, which torch stores as a zip archive, is damaged."""
+    if os.path.isfile(path) and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise zipfile.BadZipFile(f'the checksum of {damaged} is wrong')
 
 
 @CheckpointLoader.register_scheme(prefixes=CHECKED)

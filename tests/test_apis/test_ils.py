@@ -12,14 +12,14 @@ from tiny_configs import SWIN, save_untrained, write_tiny
 from mmdfad.apis import write_distillation
 from mmdfad.apis.choices import Choices, Task
 from mmdfad.apis.cost import Cost, measure_cost
-from mmdfad.apis.methods import ils
+from mmdfad.apis.methods import ils, ils_images
 from mmdfad.models.build import build_network
 from mmdfad.utils import DistillError
 from test_apis.test_distill import LENET, learning_rates
 
-# Seconds. Ten steps of imitation take 5 s, and the start takes 38.4 s.
+# Seconds. Ten steps of imitation take 5 s.
 COST = Cost(generation=0.8, imitation=0.5, forward=0.4, place='on paper')
-LAYERS, BATCH = 20, 32
+START = 38.4
 FLAT = """
 import torch
 class Flat(torch.nn.Module):
@@ -43,7 +43,7 @@ def written(tmp_path, *arguments, **kwargs) -> tuple[Config, list[str]]:
 
 
 def recipe(inverts=True, **flags):
-    return ils.choose_recipe(SimpleNamespace(**dict(rounds=None, minutes=None) | flags), COST, BATCH, LAYERS, inverts)
+    return ils.choose_recipe(SimpleNamespace(**dict(rounds=None, minutes=None) | flags), COST, START, inverts)
 
 
 # How much of each part
@@ -51,8 +51,7 @@ def recipe(inverts=True, **flags):
 
 def seconds_of(found: ils.Recipe, adversary: float = 0.0) -> tuple[float, float]:
     """Until imitation begins, and of imitation, with so many seconds of an adversary in each round."""
-    start = ils.START_PASSES * LAYERS * ils.START_IMAGES / BATCH * COST.forward
-    return start + found.images * COST.generation, found.imitation * (ils.STEPS * COST.imitation + adversary)
+    return START + found.images * COST.generation, found.imitation * (ils.STEPS * COST.imitation + adversary)
 
 
 @pytest.mark.parametrize('minutes', [3, 5, 20, 300])
@@ -91,6 +90,15 @@ def test_an_adversary_learns_in_the_rounds_of_imitation():
     assert found.images == 0
     steps, a_round = ils.STEPS_SHARE * 600, ils.STEPS * COST.imitation + COST.generation
     assert steps - a_round < sum(seconds_of(found, adversary=COST.generation)) <= steps
+
+
+def test_other_students_start_quickly(tmp_path, tiny, teacher_checkpoint):
+    """A version of the teacher is solved for layer by layer."""
+    teacher = build_network(dict(cfg_path=str(tiny('teacher')), checkpoint=teacher_checkpoint), 'teacher')
+    narrower, other = (build_network(dict(cfg_path=str(c)), 'student') for c in (tiny('teacher'), LENET))
+    layers = sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in narrower.logits.modules())
+    assert ils._start_passes(Task(teacher, narrower, (16, 16))) == ils.START_PASSES * layers
+    assert ils._start_passes(Task(teacher, other, (16, 16))) == ils.OTHER_PASSES
 
 
 def test_cost_is_that_of_real_steps(tiny, teacher_checkpoint):
@@ -138,7 +146,7 @@ def test_images_are_those_of_a_pool(classifier_cfg):
     pool = augmented.generator
     assert (pool.type, pool.generator.type) == ('mmdfad.InversionPool', 'mmdfad.DecoderGenerator')
     assert (pool.generator.image_size, pool.generator.channels) == ((32, 32), 3)
-    assert pool.shift == augmented.shift == ils.SMALL_SHIFT
+    assert pool.shift == augmented.shift == ils_images.SMALL_SHIFT
     assert [o.type for o in classifier_cfg.model.generation] == ['mmdfad.BNStatisticsPrior', 'mmdfad.SpectrumPrior']
 
 
@@ -147,16 +155,19 @@ def test_images_are_those_of_a_pool(classifier_cfg):
     [(0, 1, 0, 1), (1, 1, 0, 1), (10, 10, 3, 7), (60, 60, 20, 40), (100, 50, 16, 68), (180, 60, 20, 120)],
 )
 def test_generators_have_about_as_many_rounds_each(rounds, renew, warmup, kept):
-    settings = ils._pool_settings(SimpleNamespace(size=(32, 32), image_settings=dict(channels=3)), 8, rounds)
+    settings = ils_images.pool_settings(SimpleNamespace(size=(32, 32), image_settings=dict(channels=3)), 8, rounds)
     assert settings == dict(capacity=8 * kept, renew=renew, warmup=warmup)
 
 
 def test_pools_and_banks_have_a_largest_size():
     task = SimpleNamespace(size=(1024, 1024), image_settings=dict(channels=3), large=True)
-    most = ils.POOL_BYTES // (4 * 3 * 1024**2)
-    assert ils._pool_settings(task, 8, 300)['capacity'] == most
-    assert ils._generator(Choices(), task, ils.Images.LEAVES, 8, 300)['generator']['count'] == most
-    assert ils._generator(Choices(), task, ils.Images.LEAVES, most + 1, 300)['generator']['count'] == most + 1
+    most = ils_images.POOL_BYTES // (4 * 3 * 1024**2)
+    assert ils_images.pool_settings(task, 8, 300)['capacity'] == most
+    assert ils_images.image_generator(Choices(), task, ils_images.Images.LEAVES, 8, 300)['generator']['count'] == most
+    assert (
+        ils_images.image_generator(Choices(), task, ils_images.Images.LEAVES, most + 1, 300)['generator']['count']
+        == most + 1
+    )
 
 
 def test_rounds_of_images_then_the_start_then_imitation(classifier_cfg):
@@ -186,8 +197,8 @@ def test_a_segmentor_has_larger_shifts_and_no_temperature(tmp_path, tiny, teache
     cfg, _ = written(tmp_path, *arguments, image_size=(64, 32), batch_size=4, minutes=0.01)
     pool = cfg.model.generator.generator
     begin = ils.FEWEST_IMAGE_ROUNDS
-    kept = begin - int(ils.WARMUP_SHARE * begin)
-    assert (pool.type, pool.shift, pool.capacity) == ('mmdfad.InversionPool', ils.SHIFT, kept * 4)
+    kept = begin - int(ils_images.WARMUP_SHARE * begin)
+    assert (pool.type, pool.shift, pool.capacity) == ('mmdfad.InversionPool', ils_images.SHIFT, kept * 4)
     assert (pool.generator.type, pool.generator.image_size) == ('mmdfad.DecoderGenerator', (64, 32))
     assert 'temperature' not in cfg.model.imitation[0]
     assert cfg.train_cfg.max_iters == begin + 1
@@ -218,7 +229,7 @@ def test_shipped_bases_are_what_the_tool_writes(tmp_path, tiny, classifier_cfg, 
 
 @pytest.mark.parametrize('size', [(16, 16), (28, 28), (32, 32), (64, 96), (96, 128), (224, 224), (512, 1024)])
 def test_a_decoder_begins_with_a_few_pixels(size):
-    first = min(size) / 2 ** ils._upsamplings(Task(None, None, size))
+    first = min(size) / 2 ** ils_images.upsamplings(Task(None, None, size))
     assert 3 < first < 7
 
 
@@ -237,8 +248,11 @@ def test_transformers_imitate_on_dead_leaves(tmp_path, tiny):
         tmp_path, teacher, save_untrained(teacher, tmp_path / 'swin.pth'), teacher, rounds=3, batch_size=4
     )
     leaves = cfg.model.generator.generator
-    assert (cfg.model.generator.type, cfg.model.generator.shift) == ('mmdfad.AugmentedGenerator', ils.SMALL_SHIFT)
-    assert (leaves.type, leaves.count, leaves.fixed) == ('mmdfad.ImageBank', ils.LEAVES_BATCHES * 4, True)
+    assert (cfg.model.generator.type, cfg.model.generator.shift) == (
+        'mmdfad.AugmentedGenerator',
+        ils_images.SMALL_SHIFT,
+    )
+    assert (leaves.type, leaves.count, leaves.fixed) == ('mmdfad.ImageBank', ils_images.LEAVES_BATCHES * 4, True)
     assert 'generation' not in cfg.model
     assert [o.type for o in cfg.model.imitation] == ['mmdfad.KLDiscrepancy', 'mmdfad.StageImitation']
     assert cfg.model.start.begin == 0
@@ -254,9 +268,9 @@ def test_other_teachers_without_batch_norm_get_an_adversary_and_dead_leaves(tmp_
     lenet = save_untrained(LENET, tmp_path / 'lenet.pth')
     cfg, reasons = written(tmp_path, LENET, lenet, LENET, rounds=3, batch_size=4)
     adversary, leaves = cfg.model.generator.generators
-    assert cfg.model.generator.shares == [ils.ADVERSARY_SHARE, 1]
-    assert (adversary.type, adversary.width) == ('mmdfad.UpsampleGenerator', ils.ADVERSARY_WIDTH)
-    assert (leaves.type, leaves.count, leaves.fixed) == ('mmdfad.ImageBank', ils.LEAVES_BATCHES * 4, True)
+    assert cfg.model.generator.shares == [ils_images.ADVERSARY_SHARE, 1]
+    assert (adversary.type, adversary.width) == ('mmdfad.UpsampleGenerator', ils_images.ADVERSARY_WIDTH)
+    assert (leaves.type, leaves.count, leaves.fixed) == ('mmdfad.ImageBank', ils_images.LEAVES_BATCHES * 4, True)
     assert [o.type for o in cfg.model.generation] == [o.type for o in cfg.model.imitation] == ['mmdfad.L1Discrepancy']
     assert cfg.train_cfg.phases == [dict(name='imitation', steps=ils.STEPS, begin=0), dict(name='generation')]
     assert cfg.param_scheduler.generator == cfg.param_scheduler.student

@@ -118,16 +118,33 @@ def test_wrong_checkpoint_path():
     fails(dict(inline(), checkpoint='/no/teacher.pth'), r"model.teacher.checkpoint='/no/teacher.pth' does not exist")
 
 
-@pytest.mark.parametrize('damage', ['truncated', 'text', 'empty', 'flipped'])
+@pytest.mark.parametrize('damage', ['truncated', 'text', 'empty', 'flipped', 'one bit'])
 def test_damaged_checkpoint(tmp_path, damage):
     content = save_teacher(tmp_path / 'teacher.pth').read_bytes()
-    damaged = dict(
-        truncated=content[: len(content) // 2], text=b'not a checkpoint', empty=b'', flipped=content[:100] + b'\0' * 400
-    )[damage]
+    middle = len(content) // 2
+    one_bit = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    damaged = {
+        'truncated': content[:middle],
+        'text': b'not a checkpoint',
+        'empty': b'',
+        'flipped': content[:100] + b'\0' * 400,
+        'one bit': one_bit,
+    }[damage]
     (tmp_path / 'damaged.pth').write_bytes(damaged)
     fails(
         dict(inline(), checkpoint=str(tmp_path / 'damaged.pth')),
         r"model.teacher.checkpoint='.*damaged.pth' is corrupt, truncated or not a checkpoint",
+    )
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_checkpoint_of_a_diverged_run(tmp_path, value):
+    content = torch.load(save_teacher(tmp_path / 'teacher.pth'))
+    content['state_dict']['head.fc.weight'][0, 0] = value
+    torch.save(content, tmp_path / 'x.pth')
+    fails(
+        dict(inline(), checkpoint=str(tmp_path / 'x.pth')),
+        r"checkpoint='.*x.pth' has values that are NaN or infinite, in head.fc.weight: ",
     )
 
 

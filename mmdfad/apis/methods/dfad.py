@@ -4,9 +4,9 @@ import math
 
 import torch
 
-from mmdfad.models.channels import ChannelMap
 from mmdfad.models.network import Network
 from mmdfad.models.pixels import PixelSpace
+from mmdfad.models.starts import is_version_of
 
 from ..choices import (
     LARGE,
@@ -101,8 +101,7 @@ def _objectives(choices: Choices, task: Task) -> dict:
         prior = choices.make('generation[1]', 'BNStatisticsPrior', reason)
         generation.append(dict(type=f'mmdfad.{prior}', distance='kl', weight=10.0))
     method = dict(generation=generation, imitation=[dict(type='mmdfad.L1Discrepancy')])
-    channels = ChannelMap(task.teacher.model, task.student.model)
-    if not channels.missing(task.student.plain_state(), task.teacher.plain_state()):
+    if is_version_of(task.student, task.teacher):
         reason = (
             "the student is a narrower or shallower version of the teacher, so it starts from the teacher's weights"
         )

@@ -8,21 +8,21 @@ student imitates, as in DFAD.
 
 import math
 from dataclasses import dataclass
-from enum import Enum
 
 from torch import nn
 
 from mmdfad.models.checks import check_networks
 from mmdfad.models.generators import RandomImageGenerator
-from mmdfad.models.network import Network
 from mmdfad.models.objectives import Objective
 from mmdfad.models.parts import build_part
+from mmdfad.models.starts import is_version_of
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating
 
-from ..choices import Choices, Task, decay_settings, has_batch_norms, has_layer_norms, hook_settings, noise_settings
+from ..choices import Choices, Task, decay_settings, has_layer_norms, hook_settings, noise_settings
 from ..cost import Cost, measure_cost
-from .dfad import adversarial_generator, adversarial_objective
+from .dfad import adversarial_objective
+from .ils_images import LEAVES_BATCHES, POOL_STEPS, Images, image_generator
 
 # Images in a step: so many of so many pixels, and fewer of larger ones.
 SMALL_BATCH, LARGE_BATCH, LEAST_BATCH = (64, 32 * 32), (16, 96 * 128), 8
@@ -30,20 +30,15 @@ SMALL_BATCH, LARGE_BATCH, LEAST_BATCH = (64, 32 * 32), (16, 96 * 128), 8
 # the steps in each round.
 IMAGE_ROUNDS, ROUNDS = 180, 100
 FEWEST_IMAGE_ROUNDS, MOST_IMAGE_ROUNDS = 10, 240
-POOL_STEPS, STEPS = 5, 10
-# Rounds of one generator, about; the share of them at its beginning whose images are bad and not kept; and the most
-# bytes of those that the pool keeps.
-RENEW, WARMUP_SHARE, POOL_BYTES = 60, 1 / 3, 2**30
-# Teachers without batch norm: dead leaves, in batches, which stay as they are; how many images an adversary makes for
-# each of them; and its channels for small images.
-LEAVES_BATCHES, ADVERSARY_SHARE, ADVERSARY_WIDTH = 64, 3, 16
+STEPS = 10
 # Share of --minutes that steps may take, beside validation, checkpoints and checks; and the largest share of this for
 # images and the start. The rest is for imitation.
 STEPS_SHARE, IMAGES_SHARE = 0.95, 0.5
 # Validations of a run, and checkpoints, pictures and checks.
 VALIDATIONS, CHECKS = 5, 10
-# Images that the start sees, and how often it runs both networks on them for each layer of the student.
-START_IMAGES, START_PASSES = 256, 0.6
+# Images that the start sees; and how often it runs both networks on them: for each layer of a student that is a version
+# of its teacher, or for all of another student.
+START_IMAGES, START_PASSES, OTHER_PASSES = 256, 0.6, 2.0
 INVERTER, ADVERSARY = dict(type='Adam', lr=2e-3, betas=(0.5, 0.999)), dict(type='Adam', lr=3e-4)
 SPECTRUM_WEIGHT, STAGES_WEIGHT = 0.02, 6.0
 # On CamVid, .05 lost again what the student had learned.
@@ -54,22 +49,6 @@ MAX_NORM = 0.5
 # Against an adversary, the student has to learn faster.
 FAST_LR, FAST_MAX_NORM = 0.1, 1.0
 TEMPERATURE = 4.0
-FLIP, SHIFT, SMALL_SHIFT = 0.5, 4, 2
-
-
-class Images(Enum):
-    """Where the images come from."""
-
-    INVERTED = 'decoders that learn before the student does'
-    LEAVES = 'dead leaves'
-    ADVERSARIAL = 'an adversary, and dead leaves'
-
-    @classmethod
-    def of(cls, teacher: Network) -> 'Images':
-        """What was measured to be best for a teacher."""
-        if has_batch_norms(teacher):
-            return cls.INVERTED
-        return cls.LEAVES if has_layer_norms(teacher) else cls.ADVERSARIAL
 
 
 @dataclass(frozen=True)
@@ -96,11 +75,12 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     batch_size = _batch_size(choices, task)
     images = Images.of(task.teacher)
     # While steps are timed, little is made in advance.
-    generator = _generator(choices, task, images, batch_size, batches=1)
+    generator = image_generator(choices, task, images, batch_size, batches=1)
     model = dict(generator=generator, **_objectives(choices, task, images))
     reason = 'solves layer by layer for what the teacher computes, on these images'
-    start = choices.make('start', 'LeastSquaresStart', reason)
-    model['start'] = dict(type=f'mmdfad.{start}', images=START_IMAGES, residual='sum')
+    kind = choices.make('start', 'LeastSquaresStart', reason)
+    model['start'] = dict(type=f'mmdfad.{kind}', images=START_IMAGES, residual='sum')
+    passes = _start_passes(task)
     inverts = images is Images.INVERTED
     optim_wrapper = dict(
         constructor='mmdfad.DistillOptimWrapperConstructor',
@@ -109,10 +89,12 @@ def ils_settings(choices: Choices, task: Task) -> dict:
         generator=dict(optimizer=INVERTER if inverts else ADVERSARY),
     )
     cost = measure_cost(task, model, optim_wrapper, batch_size)
-    layers = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in task.student.logits.modules())
-    recipe = choose_recipe(task, cost, batch_size, layers, inverts)
-    _explain(choices, task, cost, recipe, _start_seconds(cost, batch_size, layers), images)
-    model['generator'] = _generator(Choices(), task, images, batch_size, recipe.images if inverts else LEAVES_BATCHES)
+    start = passes * START_IMAGES / batch_size * cost.forward
+    recipe = choose_recipe(task, cost, start, inverts)
+    _explain(choices, task, cost, recipe, start, images)
+    model['generator'] = image_generator(
+        Choices(), task, images, batch_size, recipe.images if inverts else LEAVES_BATCHES
+    )
     model['start']['begin'] = recipe.images
     schedule = _schedule(task, recipe, images)
     return dict(model=model, **noise_settings(batch_size), optim_wrapper=optim_wrapper, **schedule)
@@ -135,25 +117,6 @@ def _batch_size(choices: Choices, task: Task) -> int:
     return choices.make('batch_size', min(SMALL_BATCH[0], fitting), reason)
 
 
-def _generator(choices: Choices, task: Task, images: Images, batch_size: int, batches: int) -> dict:
-    """The generator, for so many batches of images of a pool or a bank."""
-    if images is Images.INVERTED:
-        reason = "images of decoders with the teacher's batch norm statistics and the spectrum of photographs"
-        choices.make('generator', 'InversionPool', reason)
-        return _pool(task, batch_size, batches)
-    count = max(batch_size, min(batches * batch_size, _most_images(task)))
-    leaves = dict(type='mmdfad.ImageBank', **task.image_settings, count=count, fixed=True)
-    without = 'the teacher has no batch norm whose statistics tell what its training images were like'
-    if images is Images.LEAVES:
-        choices.make('images', 'dead leaves', without)
-        return dict(type='mmdfad.AugmentedGenerator', generator=leaves, flip=FLIP, shift=_shift(task))
-    choices.make('images', f'an adversary and dead leaves, {ADVERSARY_SHARE} to 1', without)
-    adversary = adversarial_generator(choices, task)
-    if not task.large:
-        adversary['width'] = ADVERSARY_WIDTH
-    return dict(type='mmdfad.MixtureGenerator', generators=[adversary, leaves], shares=[ADVERSARY_SHARE, 1])
-
-
 def _objectives(choices: Choices, task: Task, images: Images) -> dict:
     """What the images are made for, and what the student imitates."""
     if images is Images.ADVERSARIAL:
@@ -163,37 +126,6 @@ def _objectives(choices: Choices, task: Task, images: Images) -> dict:
         return dict(imitation=imitation)
     statistics = dict(type='mmdfad.BNStatisticsPrior', distance='kl')
     return dict(generation=[statistics, dict(type='mmdfad.SpectrumPrior', weight=SPECTRUM_WEIGHT)], imitation=imitation)
-
-
-def _shift(task: Task) -> int:
-    return SHIFT if task.large else SMALL_SHIFT
-
-
-def _most_images(task: Task) -> int:
-    """As many as are kept in memory."""
-    return POOL_BYTES // (4 * task.image_settings['channels'] * math.prod(task.size))
-
-
-def _pool(task: Task, batch_size: int, rounds: int) -> dict:
-    """The generator, and the pool of what it makes in so many rounds."""
-    shift = _shift(task)
-    decoder = dict(type='mmdfad.DecoderGenerator', **task.image_settings, upsamplings=_upsamplings(task))
-    pool = dict(type='mmdfad.InversionPool', generator=decoder, steps=POOL_STEPS, shift=shift)
-    pool.update(_pool_settings(task, batch_size, rounds))
-    return dict(type='mmdfad.AugmentedGenerator', generator=pool, flip=FLIP, shift=shift)
-
-
-def _pool_settings(task: Task, batch_size: int, rounds: int) -> dict:
-    """Rounds of each generator, so that all have about as many; and images that are kept."""
-    renew = max(1, math.ceil(rounds / max(1, round(rounds / RENEW))))
-    warmup = int(WARMUP_SHARE * renew)
-    kept = sum(i % renew >= warmup for i in range(rounds))
-    return dict(capacity=max(batch_size, min(_most_images(task), kept * batch_size)), renew=renew, warmup=warmup)
-
-
-def _upsamplings(task: Task) -> int:
-    """As many as leave a first map of about 4 to 7 pixels."""
-    return max(1, int(math.log2(min(task.size) / 4) + 0.25))
 
 
 def _imitation(choices: Choices, task: Task) -> list[dict]:
@@ -226,14 +158,13 @@ def _optimizer(choices: Choices, task: Task, images: Images) -> dict:
     return dict(optimizer=SGD | dict(lr=lr), clip_grad=dict(max_norm=max_norm))
 
 
-def choose_recipe(task: Task, cost: Cost, batch_size: int, layers: int, inverts: bool = True) -> Recipe:
+def choose_recipe(task: Task, cost: Cost, start: float, inverts: bool = True) -> Recipe:
     """The rounds that the flags ask for.
 
     Args:
         task (Task): The flags.
         cost (Cost): Seconds for one batch.
-        batch_size (int): Images in a step.
-        layers (int): Layers of the student that the start solves for.
+        start (float): Seconds of the start.
         inverts (bool): Whether there are rounds of images first. If not, each round has one step of the adversary, if
             there is one. Defaults to True.
     """
@@ -242,7 +173,7 @@ def choose_recipe(task: Task, cost: Cost, batch_size: int, layers: int, inverts:
             return Recipe(IMAGE_ROUNDS if inverts else 0, ROUNDS)
         images = min(IMAGE_ROUNDS, task.rounds // 2) if inverts else 0
         return Recipe(images, task.rounds - images)
-    seconds, start = STEPS_SHARE * 60 * task.minutes, _start_seconds(cost, batch_size, layers)
+    seconds = STEPS_SHARE * 60 * task.minutes
     if not inverts:
         return Recipe(0, max(1, int((seconds - start) / _round_seconds(cost, inverts))))
     fitting = int((IMAGES_SHARE * seconds - start) / cost.generation)
@@ -256,8 +187,10 @@ def _round_seconds(cost: Cost, inverts: bool) -> float:
     return STEPS * cost.imitation + (0.0 if inverts else cost.generation)
 
 
-def _start_seconds(cost: Cost, batch_size: int, layers: int) -> float:
-    return START_PASSES * layers * START_IMAGES / batch_size * cost.forward
+def _start_passes(task: Task) -> float:
+    if not is_version_of(task.student, task.teacher):
+        return OTHER_PASSES
+    return START_PASSES * sum(isinstance(m, nn.Conv2d | nn.Linear) for m in task.student.logits.modules())
 
 
 def _explain(choices: Choices, task: Task, cost: Cost, recipe: Recipe, start: float, images: Images) -> None:

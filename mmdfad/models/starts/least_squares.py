@@ -14,7 +14,7 @@ from mmdfad.utils.model import upcast
 from .base import Start
 from .matching import Side, plan
 from .passes import Passes
-from .selection import select_channels
+from .selection import is_version_of, select_channels
 from .unrelated import solve_classifier
 
 
@@ -89,8 +89,7 @@ class LeastSquaresStart(Start):
         batches = [upcast(sample(count)).cpu() for count in counts]
         few = batches[0][:4].to(next(student.parameters()).device)
         settings = (batches, self.positions, self.ridge)
-        channels = ChannelMap(teacher.model, student.model)
-        related = not channels.missing(student.plain_state(), teacher.plain_state())
+        related = is_version_of(student, teacher)
         if related:
             select_channels(teacher, student)
         with (
@@ -100,6 +99,7 @@ class LeastSquaresStart(Start):
             Side.opened(student) as small,
         ):
             if related:
+                channels = ChannelMap(teacher.model, student.model)
                 found = plan(large, small, channels, few, self.residual == 'sum')
                 self.errors = Passes(large, small, found, *settings).solve()
             else:

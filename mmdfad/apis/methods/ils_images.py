@@ -1,0 +1,84 @@
+"""The images of ILS."""
+
+import math
+from enum import Enum
+
+from mmdfad.models.network import Network
+
+from ..choices import Choices, Task, has_batch_norms, has_layer_norms
+from .dfad import adversarial_generator
+
+# Steps on each batch of images of a pool.
+POOL_STEPS = 5
+# Rounds of one generator, about; the share of them at its beginning whose images are bad and not kept; and the most
+# bytes of those that the pool keeps.
+RENEW, WARMUP_SHARE, POOL_BYTES = 60, 1 / 3, 2**30
+# Teachers without batch norm: dead leaves, in batches, which stay as they are; how many images an adversary makes for
+# each of them; and its channels for small images.
+LEAVES_BATCHES, ADVERSARY_SHARE, ADVERSARY_WIDTH = 64, 3, 16
+FLIP, SHIFT, SMALL_SHIFT = 0.5, 4, 2
+
+
+class Images(Enum):
+    """Where the images come from."""
+
+    INVERTED = 'decoders that learn before the student does'
+    LEAVES = 'dead leaves'
+    ADVERSARIAL = 'an adversary, and dead leaves'
+
+    @classmethod
+    def of(cls, teacher: Network) -> 'Images':
+        """What was measured to be best for a teacher."""
+        if has_batch_norms(teacher):
+            return cls.INVERTED
+        return cls.LEAVES if has_layer_norms(teacher) else cls.ADVERSARIAL
+
+
+def image_generator(choices: Choices, task: Task, images: Images, batch_size: int, batches: int) -> dict:
+    """The generator, for so many batches of images of a pool or a bank."""
+    if images is Images.INVERTED:
+        reason = "images of decoders with the teacher's batch norm statistics and the spectrum of photographs"
+        choices.make('generator', 'InversionPool', reason)
+        return _pool(task, batch_size, batches)
+    count = max(batch_size, min(batches * batch_size, _most_images(task)))
+    leaves = dict(type='mmdfad.ImageBank', **task.image_settings, count=count, fixed=True)
+    without = 'the teacher has no batch norm whose statistics tell what its training images were like'
+    if images is Images.LEAVES:
+        choices.make('images', 'dead leaves', without)
+        return dict(type='mmdfad.AugmentedGenerator', generator=leaves, flip=FLIP, shift=_shift(task))
+    choices.make('images', f'an adversary and dead leaves, {ADVERSARY_SHARE} to 1', without)
+    adversary = adversarial_generator(choices, task)
+    if not task.large:
+        adversary['width'] = ADVERSARY_WIDTH
+    return dict(type='mmdfad.MixtureGenerator', generators=[adversary, leaves], shares=[ADVERSARY_SHARE, 1])
+
+
+def _shift(task: Task) -> int:
+    return SHIFT if task.large else SMALL_SHIFT
+
+
+def _most_images(task: Task) -> int:
+    """As many as are kept in memory."""
+    return POOL_BYTES // (4 * task.image_settings['channels'] * math.prod(task.size))
+
+
+def _pool(task: Task, batch_size: int, rounds: int) -> dict:
+    """The generator, and the pool of what it makes in so many rounds."""
+    shift = _shift(task)
+    decoder = dict(type='mmdfad.DecoderGenerator', **task.image_settings, upsamplings=upsamplings(task))
+    pool = dict(type='mmdfad.InversionPool', generator=decoder, steps=POOL_STEPS, shift=shift)
+    pool.update(pool_settings(task, batch_size, rounds))
+    return dict(type='mmdfad.AugmentedGenerator', generator=pool, flip=FLIP, shift=shift)
+
+
+def pool_settings(task: Task, batch_size: int, rounds: int) -> dict:
+    """Rounds of each generator, so that all have about as many; and images that are kept."""
+    renew = max(1, math.ceil(rounds / max(1, round(rounds / RENEW))))
+    warmup = int(WARMUP_SHARE * renew)
+    kept = sum(i % renew >= warmup for i in range(rounds))
+    return dict(capacity=max(batch_size, min(_most_images(task), kept * batch_size)), renew=renew, warmup=warmup)
+
+
+def upsamplings(task: Task) -> int:
+    """As many as leave a first map of about 4 to 7 pixels."""
+    return max(1, int(math.log2(min(task.size) / 4) + 0.25))
