@@ -92,15 +92,6 @@ def test_an_adversary_learns_in_the_rounds_of_imitation():
     assert steps - a_round < sum(seconds_of(found, adversary=COST.generation)) <= steps
 
 
-def test_other_students_start_quickly(tmp_path, tiny, teacher_checkpoint):
-    """A version of the teacher is solved for layer by layer."""
-    teacher = build_network(dict(cfg_path=str(tiny('teacher')), checkpoint=teacher_checkpoint), 'teacher')
-    narrower, other = (build_network(dict(cfg_path=str(c)), 'student') for c in (tiny('teacher'), LENET))
-    layers = sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in narrower.logits.modules())
-    assert ils._start_passes(Task(teacher, narrower, (16, 16))) == ils.START_PASSES * layers
-    assert ils._start_passes(Task(teacher, other, (16, 16))) == ils.OTHER_PASSES
-
-
 def test_cost_is_that_of_real_steps(tiny, teacher_checkpoint):
     teacher = build_network(dict(cfg_path=str(tiny('teacher')), checkpoint=teacher_checkpoint), 'teacher')
     student = build_network(dict(cfg_path=str(tiny('student'))), 'student')
@@ -287,6 +278,16 @@ def test_transformers_warm_up(tmp_path, tiny):
     assert student[:5] == sorted(student[:5])
     assert student[0] < 0.05 < 0.9 < student[4]
     assert student[5:] == sorted(student[5:], reverse=True)
+
+
+def test_other_students_start_quickly_and_learn_faster(tmp_path, tiny, teacher_checkpoint, classifier_cfg):
+    """A version of the teacher is solved for layer by layer, and then changes little."""
+    assert classifier_cfg.optim_wrapper.student.optimizer.type == 'SGD'
+    other = tiny('student', backbone=dict(_delete_=True, type='MobileNetV2', widen_factor=0.25), head__in_channels=1280)
+    cfg, reasons = written(tmp_path, tiny('teacher'), teacher_checkpoint, other, rounds=1, batch_size=8)
+    assert cfg.optim_wrapper.student.optimizer == ils.FROM_SCRATCH
+    assert cfg.optim_wrapper.student.clip_grad.max_norm == ils.FROM_SCRATCH_MAX_NORM
+    assert any(line.startswith('optimizer = AdamW: the student starts from its own weights') for line in reasons)
 
 
 def test_networks_without_common_stages_imitate_logits(tmp_path, tiny, teacher_checkpoint):
