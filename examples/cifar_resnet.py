@@ -1,4 +1,4 @@
-"""ResNets of the CIFAR form (arXiv 1512.03385) as plain torch modules: three stages of 16, 32 and 64 channels, or others.
+"""ResNets of the CIFAR form (arXiv 1512.03385) as plain torch modules: stages of 16, 32 and 64 channels, or others.
 
 Shortcuts have no parameters (option A): they skip pixels and pad channels with zeros on both sides. The weights have
 the names of https://github.com/akamaster/pytorch_resnet_cifar10.
