@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
+from yapf.yapflib import yapf_api  # in pytest's first process, before its workers: they would read half of yapf's cache
 
 import mmdfad  # noqa: F401
 
@@ -33,7 +34,7 @@ def _no_leftover_scope():
 @pytest.fixture(autouse=True)
 def _no_pretty_configs(monkeypatch):
     """mmengine formats a config three times in a run, which takes longer than a tiny run itself."""
-    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **style: (text, True))
+    monkeypatch.setattr(yapf_api, 'FormatCode', lambda text, **style: (text, True))
 
 
 def build_model(cfg: dict, scope: str = 'mmpretrain') -> torch.nn.Module:

@@ -10,6 +10,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmdfad.apis import (
+    check_distillation,
     check_settings,
     ensure_validation,
     finish_distributed,
@@ -21,6 +22,7 @@ from mmdfad.apis import (
 )
 from mmdfad.utils import DistillError, readable_errors
 from mmdfad.utils.config import read_config
+from mmdfad.utils.model import unwrap
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,6 +42,9 @@ def parse_args() -> argparse.Namespace:
         '--amp-dtype',
         choices=['auto', 'float32', 'bfloat16', 'float16'],
         help="compute in this type; default: the config's",
+    )
+    parser.add_argument(
+        '--preflight', action='store_true', help='first check the teacher, and warn of what looks wrong'
     )
     parser.add_argument('--no-validate', action='store_true', help='do not validate during training')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rates with the batch size')
@@ -98,6 +103,9 @@ def main() -> None:
         if is_distillation(cfg) and not args.no_validate:
             ensure_validation(cfg)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        if args.preflight and is_distillation(cfg):
+            for warning in check_distillation(unwrap(runner.model)):
+                runner.logger.warning(warning)
         runner.train()
         finish_distributed()
 

@@ -13,11 +13,13 @@ from .distill import write_distillation
 from .distributed import finish_distributed, init_distributed
 from .figure import draw_predictions
 from .methods import METHODS
+from .preflight import check_distillation
 from .validation import ensure_validation
 
 __all__ = [
     'METHODS',
     'add_agreement',
+    'check_distillation',
     'check_settings',
     'draw_predictions',
     'ensure_validation',

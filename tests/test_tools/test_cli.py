@@ -67,6 +67,14 @@ def test_all_flags(tmp_path, teacher_checkpoint):
     assert re.search(r'persistent_workers=False', log)
 
 
+def test_preflight_warns_of_the_teacher(tmp_path, trained, teacher_checkpoint):
+    result = train(tmp_path, teacher_checkpoint, '--preflight', 'train_cfg.max_iters=1')
+    assert result.returncode == 0, result.stderr
+    warning = 'WARNING - head.fc of the teacher gives the logits, but its bias is 0'
+    assert warning in next(tmp_path.glob('*/*.log')).read_text()
+    assert warning not in next(trained.glob('*/*.log')).read_text()
+
+
 def test_students_of_training_checkpoints_and_exported_ones_test_alike(trained, tmp_path, teacher_checkpoint):
     images = tmp_path / 'images'
     generator = np.random.default_rng(0)

@@ -80,10 +80,11 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     # While steps are timed, little is made in advance.
     generator = image_generator(choices, task, images, batch_size, batches=1)
     model = dict(generator=generator, **_objectives(choices, task, images))
-    reason = 'solves layer by layer for what the teacher computes, on these images'
+    related = is_version_of(task.student, task.teacher)
+    what = 'layers, one by one' if related else 'classifier; it is not a version of the teacher'
+    reason = f"on these images, solves for the student's {what}"
     kind = choices.make('start', 'LeastSquaresStart', reason)
     model['start'] = dict(type=f'mmdfad.{kind}', images=START_IMAGES, residual='sum')
-    related = is_version_of(task.student, task.teacher)
     passes = START_PASSES * _count_layers(task.student) if related else OTHER_PASSES
     inverts = images is Images.INVERTED
     optim_wrapper = dict(

@@ -1,13 +1,15 @@
 """Checks of a teacher before a distillation begins, by what it carries in itself."""
 
+import torch
 from torch import Tensor
 
+from mmdfad.models.base_distiller import BaseDistiller
 from mmdfad.models.network import Network
 
 from .pixels import check_pixels
 from .weights import check_weights
 
-__all__ = ['check_teacher']
+__all__ = ['check_distillation', 'check_teacher']
 
 
 def check_teacher(teacher: Network, images: Tensor, num_classes: int) -> list[str]:
@@ -23,3 +25,16 @@ def check_teacher(teacher: Network, images: Tensor, num_classes: int) -> list[st
     """
     # The statistics of a network that is not trained tell nothing.
     return check_weights(teacher, num_classes) or check_pixels(teacher, images)
+
+
+def check_distillation(distiller: BaseDistiller) -> list[str]:
+    """Check the teacher of a distiller, before it trains.
+
+    Args:
+        distiller (BaseDistiller): The distiller. A teacher whose weights are split over the ranks is not checked.
+    """
+    if distiller.teacher.shard:
+        return []
+    generator = distiller.generator
+    images = torch.zeros(2, generator.channels, *generator.image_size, device=distiller.device)
+    return check_teacher(distiller.teacher, images, distiller.num_classes)
