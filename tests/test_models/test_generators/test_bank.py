@@ -330,6 +330,7 @@ def test_two_ranks_sweep_as_one(bank_cfg, tmp_path):
     assert_same_state(states[2][0]['model'], states[2][1]['model'])
     whole, parts = states[1][0]['model'], states[2][0]['model']
     for key, value in whole.items():
-        torch.testing.assert_close(parts[key], value, rtol=0, atol=1e-5, msg=lambda m, k=key: f'{k}: {m}')
+        # Adam divides by the size of a gradient, and so enlarges the rounding of small ones.
+        torch.testing.assert_close(parts[key], value, rtol=0, atol=5e-5, msg=lambda m, k=key: f'{k}: {m}')
     bank_cfg.custom_hooks = []
     assert not torch.equal(whole['generator.pixels'], build_runner(bank_cfg).model.generator.pixels)
