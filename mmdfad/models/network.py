@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
+from mmdfad.models.channels import ChannelMap
 from mmdfad.models.logits import as_logits, detach_auxiliary_heads
 from mmdfad.models.pixels import PixelMap, PixelSpace, resize_images
 from mmdfad.models.step import Output, Tap
@@ -79,6 +80,11 @@ class Network(nn.Module):
     def model(self) -> nn.Module:
         """nn.Module: The plain model."""
         return self.logits.model
+
+    def is_version_of(self, teacher: 'Network') -> bool:
+        """Whether this is a narrower or shallower version of a teacher."""
+        channels = ChannelMap(teacher.model, self.model)
+        return not channels.missing(self.plain_state(), teacher.plain_state())
 
     def take_pixels_of(self, teacher: 'Network') -> None:
         """Map the teacher's images to this network's pixel space and size."""

@@ -6,7 +6,6 @@ import torch
 
 from mmdfad.models.network import Network
 from mmdfad.models.pixels import PixelSpace
-from mmdfad.models.starts import is_version_of
 
 from ..choices import (
     LARGE,
@@ -101,7 +100,7 @@ def _objectives(choices: Choices, task: Task) -> dict:
         prior = choices.make('generation[1]', 'BNStatisticsPrior', reason)
         generation.append(dict(type=f'mmdfad.{prior}', distance='kl', weight=10.0))
     method = dict(generation=generation, imitation=[dict(type='mmdfad.L1Discrepancy')])
-    if is_version_of(task.student, task.teacher):
+    if task.student.is_version_of(task.teacher):
         reason = (
             "the student is a narrower or shallower version of the teacher, so it starts from the teacher's weights"
         )

@@ -16,7 +16,6 @@ from mmdfad.models.generators import RandomImageGenerator
 from mmdfad.models.network import Network
 from mmdfad.models.objectives import Objective
 from mmdfad.models.parts import build_part
-from mmdfad.models.starts import is_version_of
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating
 
@@ -80,7 +79,7 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     # While steps are timed, little is made in advance.
     generator = image_generator(choices, task, images, batch_size, batches=1)
     model = dict(generator=generator, **_objectives(choices, task, images))
-    related = is_version_of(task.student, task.teacher)
+    related = task.student.is_version_of(task.teacher)
     what = 'layers, one by one' if related else 'classifier; it is not a version of the teacher'
     reason = f"on these images, solves for the student's {what}"
     kind = choices.make('start', 'LeastSquaresStart', reason)

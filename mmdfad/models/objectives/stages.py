@@ -8,7 +8,6 @@ from mmengine.dist import all_reduce
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmdfad.models.channels import ChannelMap
 from mmdfad.models.network import Network
 from mmdfad.models.pixels import resize_images
 from mmdfad.models.step import Step, Tap
@@ -91,8 +90,7 @@ class StageImitation(Objective):
             DistillError: If no stages belong together.
         """
         pairs = find_pairs(teacher, student, self.stages)
-        channels = ChannelMap(teacher.model, student.model)
-        narrower = not channels.missing(student.plain_state(), teacher.plain_state())
+        narrower = student.is_version_of(teacher)
         self._student_size = student.image_size
         self._pairs = [self._paired(*pair, narrower) for pair in pairs]
         for i, pair in enumerate(self._pairs):

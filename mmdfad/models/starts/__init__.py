@@ -2,6 +2,6 @@
 
 from .base import Start
 from .least_squares import LeastSquaresStart
-from .selection import ChannelSelection, is_version_of
+from .selection import ChannelSelection
 
-__all__ = ['ChannelSelection', 'LeastSquaresStart', 'Start', 'is_version_of']
+__all__ = ['ChannelSelection', 'LeastSquaresStart', 'Start']

@@ -14,7 +14,7 @@ from mmdfad.utils.model import upcast
 from .base import Start
 from .matching import Side, plan
 from .passes import Passes
-from .selection import is_version_of, select_channels
+from .selection import select_channels
 from .unrelated import solve_classifier
 
 
@@ -89,7 +89,7 @@ class LeastSquaresStart(Start):
         batches = [upcast(sample(count)).cpu() for count in counts]
         few = batches[0][:4].to(next(student.parameters()).device)
         settings = (batches, self.positions, self.ridge)
-        related = is_version_of(student, teacher)
+        related = student.is_version_of(teacher)
         if related:
             select_channels(teacher, student)
         with (

@@ -37,12 +37,6 @@ class ChannelSelection(Start):
         select_channels(teacher, student)
 
 
-def is_version_of(student: Network, teacher: Network) -> bool:
-    """Whether a student is a narrower or shallower version of a teacher."""
-    channels = ChannelMap(teacher.model, student.model)
-    return not channels.missing(student.plain_state(), teacher.plain_state())
-
-
 def select_channels(teacher: Network, student: Network) -> None:
     """Give the student the weights of the teacher's channels and blocks that it stands for."""
     channels = ChannelMap(teacher.model, student.model)

@@ -290,7 +290,7 @@ def bank_cfg(tiny_cfg):
     tiny_cfg.model.generator = BANK
     tiny_cfg.model.generation = [dict(type='DrawnLabelPrior'), dict(type='TotalVariationPrior', weight=0.1)]
     # Adam takes a whole step also where a gradient is next to zero.
-    tiny_cfg.optim_wrapper.generator.optimizer.update(lr=0.03, eps=1e-4)
+    tiny_cfg.optim_wrapper.generator.optimizer.update(lr=0.03, eps=1e-3)
     tiny_cfg.train_dataloader.batch_size = 4
     tiny_cfg.train_cfg.max_iters = 4
     return tiny_cfg
@@ -330,7 +330,6 @@ def test_two_ranks_sweep_as_one(bank_cfg, tmp_path):
     assert_same_state(states[2][0]['model'], states[2][1]['model'])
     whole, parts = states[1][0]['model'], states[2][0]['model']
     for key, value in whole.items():
-        # Adam divides by the size of a gradient, and so enlarges the rounding of small ones.
-        torch.testing.assert_close(parts[key], value, rtol=0, atol=5e-5, msg=lambda m, k=key: f'{k}: {m}')
+        torch.testing.assert_close(parts[key], value, rtol=0, atol=1e-5, msg=lambda m, k=key: f'{k}: {m}')
     bank_cfg.custom_hooks = []
     assert not torch.equal(whole['generator.pixels'], build_runner(bank_cfg).model.generator.pixels)

@@ -204,14 +204,14 @@ def test_spectrum_against_numpy(size, octaves):
 
 
 def test_the_spectrum_prior_prefers_natural_images_to_smooth_ones_and_to_noise():
-    leaves = DeadLeaves(noise_dim=6, image_size=64).sample(
+    leaves = DeadLeaves(noise_dim=6, image_size=128).sample(
         torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
     )
-    smooth = nn.functional.interpolate(leaves[:, :, ::8, ::8], (64, 64), mode='bilinear')
-    white = images_for(16, 3, 64, 64).detach()
+    smooth = nn.functional.interpolate(leaves[:, :, ::16, ::16], (128, 128), mode='bilinear')
+    white = images_for(16, 3, 128, 128).detach()
     natural, *others = (SpectrumPrior()(Step(images, None)).item() for images in (leaves, smooth, white))
-    assert natural < 0.03
-    assert min(others) > 5 * natural
+    assert natural < 0.02
+    assert min(others) > 10 * natural
 
 
 @pytest.mark.parametrize('images', [torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 32, 32)])
