@@ -20,6 +20,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from zoo.models import Refused, fewer_layers
 from zoo.processes import run_isolated
+from zoo.recipe import run_recipe
 from zoo.report import REDUCED, family_of, report
 from zoo.results import STATUSES, Results, status_of
 from zoo.rounds import ROLES, run_round
@@ -42,6 +43,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--family', nargs='+', help='run only these folders of configs, such as resnet or mmseg::swin')
     parser.add_argument('--sample', type=int, help='run only so many configs, drawn at random')
     parser.add_argument('--seed', type=int, default=0, help='seed of --sample')
+    parser.add_argument(
+        '--recipe', action='store_true', help='run the recipe of tools/distill.py instead of a round of DFAD'
+    )
     parser.add_argument('--jobs', type=int, default=1, help='processes at a time')
     parser.add_argument('--seconds', type=float, default=1800, help='time limit of a round')
     parser.add_argument('--memory', type=float, default=12, help='memory limit of a round, in GiB')
@@ -124,7 +128,8 @@ def sweep(groups: dict[str, list[str]], args: argparse.Namespace, results: Resul
                 results.share(members, known)
     too_large: list[tuple] = []
     limits = dict(workers=args.jobs, seconds=args.seconds, memory=args.memory)
-    for (name, role), status, reason, seconds in run_isolated(wanted, run_round, **limits):
+    run = run_recipe if args.recipe else run_round
+    for (name, role), status, reason, seconds in run_isolated(wanted, run, **limits):
         if status == 'memory':
             too_large.append((name, role, reason))
         else:
@@ -135,7 +140,7 @@ def sweep(groups: dict[str, list[str]], args: argparse.Namespace, results: Resul
         except Refused as error:
             results.record(groups[name], (name, role, 'failed', f'{excess}, and {error}', 0))
             continue
-        for _, status, reason, seconds in run_isolated([(name, role, options)], run_round, **limits):
+        for _, status, reason, seconds in run_isolated([(name, role, options)], run, **limits):
             status = 'failed' if status == 'memory' else status
             reason = f'full size {excess}; {REDUCED} {options}: {reason}'
             results.record(groups[name], (name, role, status, reason, seconds))

@@ -2,10 +2,12 @@
 
 import math
 import tempfile
+from collections.abc import Sequence
 
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import OptimWrapperDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
@@ -55,22 +57,38 @@ def run_round(config: str, role: str, options: dict | None = None) -> str:
         generator=dict(type='UpsampleGenerator', noise_dim=_NOISE_DIM, image_size=size, channels=channels, width=8),
         allow_random_teacher=True,
     )
-    optim_wrapper = DistillOptimWrapperConstructor(_OPTIMIZERS)(distiller)
+    run_checked(distiller, DistillOptimWrapperConstructor(_OPTIMIZERS)(distiller), ('imitation', 'generation'))
+    if role == 'student':
+        check_export(distiller, torch.randn(2, channels, *size))
+    return f'{size[0]}x{size[1]}'
+
+
+def run_checked(distiller: AdversarialDistiller, optim_wrapper: OptimWrapperDict, phases: Sequence[str]) -> None:
+    """Run an accelerated step of each phase on two images, in this order, and check losses, gradients and the teacher.
+
+    Args:
+        distiller (AdversarialDistiller): The distiller. Its start, if it has one, comes before the imitation phase.
+        optim_wrapper (OptimWrapperDict): The optimizers.
+        phases (Sequence[str]): ``'imitation'`` and ``'generation'``, or one of them.
+
+    Raises:
+        AssertionError: If a check fails.
+    """
     before = {key: value.clone() for key, value in distiller.teacher.model.state_dict().items()}
     AccelerationHook().accelerate(distiller, optim_wrapper)
     distiller.train()
-    gradients = {name: _watch_gradients(getattr(distiller, name)) for name in PHASES.values()}
-    log = distiller.imitation_step(torch.randn(2, _NOISE_DIM), optim_wrapper['student'])
-    log |= distiller.generation_step(torch.randn(2, _NOISE_DIM), optim_wrapper['generator'])
-    for name in ('imitation_loss', 'generation_loss'):
-        _require(log[name].isfinite(), f'{name} is {log[name].item()}')
-    for name, norms in gradients.items():
-        _require(bool(norms) and all(map(math.isfinite, norms)) and max(norms) > 0, f'{name} gets no usable gradient')
+    gradients = {phase: _watch_gradients(getattr(distiller, PHASES[phase])) for phase in phases}
+    noise = torch.randn(2, distiller.generator.noise_dim)
+    for phase in phases:
+        if phase == 'imitation' and distiller.start is not None:
+            distiller.apply_start(lambda count: distiller.generator.sample(torch.randn(count, noise.shape[1])).float())
+        log = getattr(distiller, f'{phase}_step')(noise, optim_wrapper[PHASES[phase]])
+        loss, norms = log[f'{phase}_loss'], gradients[phase]
+        _require(loss.isfinite(), f'{phase}_loss is {loss.item()}')
+        usable = bool(norms) and all(map(math.isfinite, norms)) and max(norms) > 0
+        _require(usable, f'{PHASES[phase]} gets no usable gradient')
     after = distiller.teacher.model.state_dict()
     _require(all(torch.equal(before[key], after[key]) for key in before | after), 'the teacher has changed')
-    if role == 'student':
-        _check_export(distiller, torch.randn(2, channels, *size))
-    return f'{size[0]}x{size[1]}'
 
 
 def _watch_gradients(module: nn.Module) -> list[float]:
@@ -86,8 +104,16 @@ def _watch_gradients(module: nn.Module) -> list[float]:
     return norms
 
 
-def _check_export(distiller: AdversarialDistiller, images: Tensor) -> None:
-    """Check that the exported student is a plain model that loads strictly and gives the same logits."""
+def check_export(distiller: AdversarialDistiller, images: Tensor) -> None:
+    """Check that the exported student is a plain model that loads strictly and gives the same logits.
+
+    Args:
+        distiller (AdversarialDistiller): The distiller.
+        images (Tensor): Images [N, C, H, W] that the student takes.
+
+    Raises:
+        AssertionError: If it is not.
+    """
     with tempfile.TemporaryDirectory() as folder:
         state = distiller.student_state(distiller.state_dict())
         config, checkpoint = write_student(folder, student_config(Config(), distiller.student.cfg), state, {})
