@@ -35,6 +35,7 @@ def call_here(tool: str, *arguments, cwd: Path = ROOT, check: bool = False) -> s
         patch('sys.argv', [path, *map(str, arguments)]),
         patch.dict(os.environ),
         patch('mmdfad.apis.validation.PROBE_SIZE', 32),
+        patch.multiple('mmdfad.models.probes', IMAGES=16, DENSE_IMAGES=8, WARMUP=1),
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

@@ -19,9 +19,10 @@ _WARNING = dict(logger='current', level=logging.WARNING)
 def ensure_validation(cfg: Config) -> None:
     """Make sure that the validation of a distillation can run.
 
-    If the config has no validation data, or they are not on this machine, the run validates on images that its
-    generator makes from ``PROBE_SIZE`` fixed noise vectors. The metric is ``agreement``, the share of images or pixels
-    that student and teacher label alike. A baseline that trains on real images has no use for it and is not validated.
+    If the config has no validation data, or they are not on this machine, the run validates on generated images. The
+    metrics are ``agreement`` and ``predicted_agreement``: the share of images or pixels that student and teacher label
+    alike, measured on images of the run's generator, from ``PROBE_SIZE`` fixed noise vectors, and predicted for real
+    ones from probe images. A baseline that trains on real images has no use for it and is not validated.
 
     Args:
         cfg (Config): A distillation, changed in place.
@@ -39,10 +40,10 @@ def ensure_validation(cfg: Config) -> None:
         batch_size=min(cfg.train_dataloader.batch_size, PROBE_SIZE),
         num_workers=0,
         # The training loop adds the length of the vectors, which only the generator knows.
-        dataset=dict(type='mmdfad.NoiseDataset', seed=PROBE_SEED, length=PROBE_SIZE),
+        dataset=dict(type='mmdfad.ProbeDataset', seed=PROBE_SEED, length=PROBE_SIZE),
         sampler=dict(type='mmdfad.NoiseSampler'),
     )
-    cfg.val_evaluator = ConfigDict(type='mmdfad.AgreementMetric')
+    cfg.val_evaluator = [ConfigDict(type=f'mmdfad.{name}') for name in ('AgreementMetric', 'PredictedAgreementMetric')]
     cfg.val_cfg = ConfigDict()
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if checkpoint.get('save_best'):

@@ -62,7 +62,7 @@ class NoiseDataset(Dataset):
         indices = np.asarray(indices, dtype=np.int64)
         first, span = int(indices.min()), int(np.ptp(indices)) + 1
         if span > 64 * len(indices):  # a batch picked from all over the stream, rather than a slice of it
-            return torch.cat([self.__getitems__([i]) for i in indices])
+            return torch.cat([NoiseDataset.__getitems__(self, [i]) for i in indices])
         # Key and counter are two words each of their own; a seed never runs into another's stream.
         words = np.random.Philox(key=self.seed or 0, counter=first * counts).random_raw(
             span * counts * _WORDS_PER_COUNT

@@ -13,6 +13,7 @@ class AgreementMetric(BaseMetric):
     """The share of images, or pixels, that student and teacher label alike, as ``agreement`` in [0, 1].
 
     It needs no ground truth. So it works with ``save_best`` if there is no data: use a validation dataloader of noise.
+    Probe images do not count.
     On real data the distiller must have ``val_agreement=True``.
     """
 
@@ -29,6 +30,8 @@ class AgreementMetric(BaseMetric):
             DistillError: If the labels are not there.
         """
         for sample in data_samples:
+            if 'probe' in sample:
+                continue
             if 'teacher_label' not in sample:
                 raise DistillError(
                     'AgreementMetric needs the labels of student and teacher. On real data the distiller adds them '

@@ -1,6 +1,6 @@
 """What mmengine's Runner and hooks ask of a distiller beside its training steps."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from mmdfad.utils.state_dict import weights_sha256
 from .generators import Generator
 from .network import Network
 from .pixels import resize_images
+from .probes import Probes
 
 # Where the student's weights are in the distiller's state dict.
 STUDENT_PREFIX = 'student.logits.model.'
@@ -84,15 +85,16 @@ class BaseDistiller(BaseModel):
             return images, self.student.predict(images), self.teacher.predict(images)
 
     def val_step(self, data: Tensor | dict) -> list:
-        """Predict with the student on real data; label noise with both networks.
+        """Predict with the student on real data; label generated images with both networks.
 
         Args:
-            data (Tensor | dict): A batch of a real dataset, or noise [N, noise_dim].
+            data (Tensor | dict): A batch of a real dataset; or noise [N, noise_dim]; or a batch of
+                :class:`~mmdfad.datasets.ProbeDataset`.
         """
         if isinstance(data, Tensor):
-            _, *logits = self.probe(data)
-            labels = zip(*(x.argmax(1) for x in logits), strict=True)
-            return [dict(student_label=student, teacher_label=teacher) for student, teacher in labels]
+            return _label_pairs(*self.probe(data)[1:])
+        if 'probe' in data:
+            return [*_label_pairs(*self.probe(torch.stack(data['noise']))[1:]), *self._label_probes(data['probe'])]
         inputs = self.student.model.data_preprocessor(data, False)
         samples = self.student.model(**inputs, mode='predict')
         if self.val_agreement:
@@ -104,6 +106,31 @@ class BaseDistiller(BaseModel):
         return samples
 
     test_step = val_step
+
+    @cached_property
+    def _probes(self) -> Shared[Probes]:
+        return Shared(Probes(self.teacher, self.generator.image_size))
+
+    @torch.no_grad()
+    def _label_probes(self, numbers: Sequence[int]) -> list[dict]:
+        """The labels of student and teacher on probe images with these numbers, in all sets."""
+        samples = []
+        with evaluating(self):
+            for name, images in self._probes.value.images.items():
+                own = images[[number for number in numbers if number < len(images)]].to(self.device)
+                if len(own):
+                    pairs = _label_pairs(self.student.predict(own), self.teacher.predict(own))
+                    samples += [pair | dict(probe=name) for pair in pairs]
+        return samples
+
+    def probe_agreement(self) -> dict[str, float]:
+        """The share of images or pixels of each set of probe images that student and teacher label alike."""
+        shares: dict[str, list[float]] = {}
+        for numbers in torch.arange(self._probes.value.count).split(16):
+            for sample in self._label_probes(numbers.tolist()):
+                same = sample['student_label'] == sample['teacher_label']
+                shares.setdefault(sample['probe'], []).append(float(same.float().mean()))
+        return {name: sum(values) / len(values) for name, values in shares.items()}
 
     def _teacher_labels(self, data: dict, student_labels: Tensor) -> Tensor:
         """The teacher's labels on real data. These have the student's size, if it has one of its own."""
@@ -137,3 +164,9 @@ class BaseDistiller(BaseModel):
     def _set_device(self, device: torch.device) -> None:
         super()._set_device(device)
         self.teacher.model._set_device(device)
+
+
+def _label_pairs(student_logits: Tensor, teacher_logits: Tensor) -> list[dict[str, Tensor]]:
+    """A sample for each image with the labels of both networks."""
+    pairs = zip(student_logits.argmax(1), teacher_logits.argmax(1), strict=True)
+    return [dict(student_label=student, teacher_label=teacher) for student, teacher in pairs]

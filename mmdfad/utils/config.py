@@ -82,4 +82,4 @@ def innermost_dataset(dataset: dict) -> dict:
 
 def is_noise(dataset: dict) -> bool:
     """Whether the config of a dataset is one of noise, which needs no files."""
-    return 'NoiseDataset' in str(dataset.get('type'))
+    return any(name in str(dataset.get('type')) for name in ('NoiseDataset', 'ProbeDataset'))

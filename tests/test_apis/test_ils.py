@@ -220,7 +220,7 @@ def test_shipped_bases_are_what_the_tool_writes(tmp_path, tiny, classifier_cfg, 
 
 @pytest.mark.parametrize('size', [(16, 16), (28, 28), (32, 32), (64, 96), (96, 128), (224, 224), (512, 1024)])
 def test_a_decoder_begins_with_a_few_pixels(size):
-    first = min(size) / 2 ** ils_images.upsamplings(Task(None, None, size))
+    first = min(size) / 2 ** ils_images.upsamplings(size)
     assert 3 < first < 7
 
 

@@ -113,5 +113,5 @@ def test_every_shipped_config_can_do_without_validation_data(path, tmp_path, mon
     if not is_noise(cfg.train_dataloader.dataset):
         assert cfg.val_dataloader is None
     elif cfg.val_dataloader.dataset.type != 'mmdfad.Mnist5k':  # ships with a package
-        assert cfg.val_dataloader.dataset.type == 'mmdfad.NoiseDataset'
-        assert cfg.val_evaluator.type == 'mmdfad.AgreementMetric'
+        assert cfg.val_dataloader.dataset.type == 'mmdfad.ProbeDataset'
+        assert [m.type for m in cfg.val_evaluator] == ['mmdfad.AgreementMetric', 'mmdfad.PredictedAgreementMetric']

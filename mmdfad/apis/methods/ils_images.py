@@ -3,6 +3,7 @@
 import math
 from enum import Enum
 
+from mmdfad.models.generators.decoder import upsamplings
 from mmdfad.models.network import Network
 
 from ..choices import Choices, Task, has_batch_norms, has_layer_norms
@@ -65,7 +66,7 @@ def _most_images(task: Task) -> int:
 def _pool(task: Task, batch_size: int, rounds: int) -> dict:
     """The generator, and the pool of what it makes in so many rounds."""
     shift = _shift(task)
-    decoder = dict(type='mmdfad.DecoderGenerator', **task.image_settings, upsamplings=upsamplings(task))
+    decoder = dict(type='mmdfad.DecoderGenerator', **task.image_settings, upsamplings=upsamplings(task.size))
     pool = dict(type='mmdfad.InversionPool', generator=decoder, steps=POOL_STEPS, shift=shift)
     pool.update(pool_settings(task, batch_size, rounds))
     return dict(type='mmdfad.AugmentedGenerator', generator=pool, flip=FLIP, shift=shift)
@@ -77,8 +78,3 @@ def pool_settings(task: Task, batch_size: int, rounds: int) -> dict:
     warmup = int(WARMUP_SHARE * renew)
     kept = sum(i % renew >= warmup for i in range(rounds))
     return dict(capacity=max(batch_size, min(_most_images(task), kept * batch_size)), renew=renew, warmup=warmup)
-
-
-def upsamplings(task: Task) -> int:
-    """As many as leave a first map of about 4 to 7 pixels."""
-    return max(1, int(math.log2(min(task.size) / 4) + 0.25))

@@ -108,3 +108,8 @@ class DecoderGenerator(Generator):
         numbers = ((2 * numbers - 1) * math.sqrt(3)).to(self.low)
         parts = numbers.split([math.prod(size) for size in sizes], dim=1)
         return [part.view(-1, 1, *size) for part, size in zip(parts, sizes, strict=True)]
+
+
+def upsamplings(image_size: tuple[int, int]) -> int:
+    """Upsamplings of a decoder that leave a first map of about 4 to 7 pixels."""
+    return max(1, int(math.log2(min(image_size) / 4) + 0.25))

@@ -1,0 +1,74 @@
+"""From agreement on probe images to agreement on real images, as calibrated on pairs of teachers and students."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+CALIBRATION = Path(__file__).with_name('calibration.json')
+# Shares of 0 and 1 have no logit. Probe sets have hundreds of images.
+SMALLEST = 0.002
+# An interval that is wider leaves too much open for a number.
+WIDEST = 0.25
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is known without data about how often a student agrees with its teacher on real images.
+
+    Attributes:
+        value (float, optional): The expected share of images, or pixels, with the same label, in [0, 1]. None if there
+            is only a range.
+        low (float): Lower end of the 90% interval.
+        high (float): Upper end.
+        reason (str): What it rests on, in a sentence.
+        probes (dict[str, float]): The agreement on each set of probe images.
+    """
+
+    value: float | None
+    low: float
+    high: float
+    reason: str
+    probes: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def middle(self) -> float:
+        """float: The value, or the middle of the range."""
+        return (self.low + self.high) / 2 if self.value is None else self.value
+
+
+def predict_agreement(probes: Mapping[str, float]) -> Prediction:
+    """Predict the agreement on real images.
+
+    The prediction is linear in the logits of the agreement on probe images. ``tools/analysis_tools/calibrate.py`` has
+    fitted it, and its interval, on runs of mmdfad: it holds for students that were distilled without data.
+
+    Args:
+        probes (Mapping[str, float]): The agreement on each set of :class:`~mmdfad.models.Probes`.
+    """
+    kind = 'inverted' if 'inverted' in probes else 'leaves'
+    model = _calibration()[kind]
+    score = model['intercept'] + sum(w * logit(probes[name]) for name, w in model['weights'].items())
+    low, high = (_share(score + error) for error in model['errors'])
+    rests = f'in {model["runs"]} runs with {model["teachers"]} other teachers'
+    if high - low <= WIDEST:
+        return Prediction(_share(score), low, high, f'{rests}, students like this one were in this range', {**probes})
+    why = 'the teacher has no batch norm, so nothing tells what its real images look like; ' * (kind == 'leaves')
+    return Prediction(None, low, high, f'{why}{rests}, students like this one differed as much', {**probes})
+
+
+def logit(share: float) -> float:
+    """The logit of a share that is a little away from 0 and 1."""
+    share = min(max(share, SMALLEST), 1 - SMALLEST)
+    return math.log(share / (1 - share))
+
+
+def _share(score: float) -> float:
+    return 1 / (1 + math.exp(-score))
+
+
+@cache
+def _calibration() -> dict[str, dict]:
+    return json.loads(CALIBRATION.read_text())

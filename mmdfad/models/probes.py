@@ -1,0 +1,112 @@
+"""Images that no student trains on, to find out how often it agrees with its teacher."""
+
+import math
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmdfad.datasets import NoiseDataset
+
+from .chance import SEEDS
+from .generators import DeadLeaves, DecoderGenerator, Generator
+from .generators.decoder import upsamplings
+from .generators.wrappers import flip_and_shift
+from .network import Network
+from .objectives import BNStatisticsPrior, SpectrumPrior
+from .pixels import image_channels
+from .step import Step
+
+# Noise that no training run with a seed of its own draws from.
+SEED = 2**63 - 2
+NOISE_DIM = 256
+# Classifiers give one label an image, segmentors many.
+IMAGES, DENSE_IMAGES = 256, 32
+# Images of each inversion: so many of so many pixels, and fewer of larger ones; and updates whose images are not kept.
+BATCH, BATCH_PIXELS, LEAST_BATCH, WARMUP = 32, 32 * 32, 8, 16
+STEPS, LR, NOISE_LR, BETAS = 5, 2e-3, 1e-2, (0.5, 0.999)
+FLIP, SHIFT, SPECTRUM_WEIGHT = 0.5, 2, 0.02
+
+
+class Probes:
+    """Sets of images in a teacher's pixel space, some near what it was trained on and others far from it.
+
+    ===========  =====================================================================================
+    ``inverted``  a decoder of its own makes them for the teacher's batch norm statistics
+    ``mixed``     means of two of these
+    ``leaves``    dead leaves
+    ===========  =====================================================================================
+
+    Teachers without batch norm, and those whose weights are split over several ranks, have only ``leaves``. The images
+    are a function of the teacher. They are made when they are first asked for.
+
+    Args:
+        teacher (Network): The teacher.
+        image_size (tuple[int, int]): Height and width of the images, in pixels.
+    """
+
+    def __init__(self, teacher: Network, image_size: tuple[int, int]) -> None:
+        self.teacher = teacher
+        self.shape = dict(noise_dim=NOISE_DIM, image_size=image_size, channels=image_channels(teacher.model))
+        self.count = IMAGES if teacher.logits.ndim == 2 else DENSE_IMAGES
+
+    @cached_property
+    def images(self) -> dict[str, Tensor]:
+        """dict[str, Tensor]: The images [N, C, H, W] of each set, on the CPU."""
+        device = next(self.teacher.parameters()).device
+        sets = {}
+        with torch.random.fork_rng(devices=[] if device.type == 'cpu' else [device]):
+            torch.manual_seed(SEED)
+            if has_statistics(self.teacher) and not self.teacher.shard:
+                # A compiled teacher would not call hooks that are new to it.
+                with torch.enable_grad(), torch.compiler.set_stance('force_eager'):
+                    sets['inverted'] = self._invert(device)
+                sets['mixed'] = (sets['inverted'] + sets['inverted'].roll(1, dims=0)) / 2
+            sets['leaves'] = self._draw(DeadLeaves(**self.shape), device)
+        return sets
+
+    def _draw(self, generator: Generator, device: torch.device) -> Tensor:
+        generator.to(device).bind_pixels(self.teacher.pixel_space)
+        return generator.sample(self._noise(0, self.count).to(device)).cpu()
+
+    def _noise(self, start: int, count: int) -> Tensor:
+        return NoiseDataset(NOISE_DIM, SEED).__getitems__(range(start, start + count))
+
+    def _invert(self, device: torch.device) -> Tensor:
+        """Images of a decoder that learns, with its noise, the statistics of the teacher and a natural spectrum.
+
+        It is the inversion of :class:`~mmdfad.models.InversionPool`, on one rank alone.
+        """
+        area = math.prod(self.shape['image_size'])
+        batch = max(LEAST_BATCH, min(BATCH, BATCH * BATCH_PIXELS // area))
+        decoder = DecoderGenerator(**self.shape, upsamplings=upsamplings(self.shape['image_size'])).to(device)
+        decoder.bind_pixels(self.teacher.pixel_space)
+        outer = torch.optim.Adam(decoder.parameters(), lr=LR, betas=BETAS)
+        statistics, spectrum, kept = BNStatisticsPrior(distance='kl'), SpectrumPrior(), []
+        taps = statistics.bind(self.teacher, self.teacher)
+        self.teacher.install(taps)
+        for update in range(WARMUP + math.ceil(self.count / batch)):
+            noise = self._noise(update * batch, batch).to(device)
+            learned = noise.clone().requires_grad_(True)
+            inner = torch.optim.Adam([learned], lr=NOISE_LR, betas=BETAS)
+            for draw in range(STEPS):
+                images = decoder(learned)
+                step = Step(flip_and_shift(images, noise, FLIP, SHIFT, draw), noise)
+                with self.teacher.recording(taps):
+                    step.teacher = self.teacher(step.images)
+                    (statistics(step) + SPECTRUM_WEIGHT * spectrum(step)).backward()
+                learned.grad *= batch  # of the sum over images
+                learned.grad[:, SEEDS] = 0  # an image keeps its texture
+                outer.step()
+                inner.step()
+                outer.zero_grad()
+                inner.zero_grad()
+            if update >= WARMUP:
+                kept.append(images.detach().cpu())
+        return torch.cat(kept)[: self.count]
+
+
+def has_statistics(network: Network) -> bool:
+    """Whether a network has batch norms, whose statistics tell what its training images were like."""
+    return any(isinstance(m, _BatchNorm) and m.running_mean is not None for m in network.logits.modules())

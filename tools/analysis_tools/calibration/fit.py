@@ -1,0 +1,99 @@
+"""Fits the prediction of agreement, and judges it on teachers that the fit has not seen."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mmdfad.evaluation.prediction import CALIBRATION, logit
+from mmdfad.utils.atomic import atomic_write
+
+# What each kind of teacher is predicted from. Sets that did not help are left out.
+KINDS = dict(inverted=('inverted',), leaves=('leaves',))
+RIDGE, COVERAGE = 0.1, 0.9
+PLOT = Path('docs/images/predicted_agreement.svg')
+
+
+def fit(rows: Sequence[dict]) -> None:
+    """Fit each kind of teacher, write the calibration and the plot, and print a table.
+
+    Args:
+        rows (Sequence[dict]): Measurements of :func:`~calibration.measure.measure`.
+    """
+    calibration, judged = {}, []
+    for kind, sets in KINDS.items():
+        own = [row for row in rows if ('inverted' in row['probes']) == (kind == 'inverted')]
+        inputs = np.array([[1, *(logit(row['probes'][name]) for name in sets)] for row in own])
+        targets = np.array([logit(row['truth']) for row in own])
+        teachers = np.array([row['teacher'] for row in own])
+        intercept, *weights = _solve(inputs, targets)
+        predicted = _leave_one_out(inputs, targets, teachers)
+        errors = targets - predicted
+        calibration[kind] = dict(
+            intercept=round(intercept, 4),
+            weights={name: round(weight, 4) for name, weight in zip(sets, weights, strict=True)},
+            errors=[round(value, 4) for value in _interval(errors)],
+            runs=len({row['run'] for row in own}),
+            teachers=len(set(teachers)),
+        )
+        for row, score, teacher in zip(own, predicted, teachers, strict=True):
+            low, high = _interval(errors[teachers != teacher])
+            shares = [1 / (1 + math.exp(-value)) for value in (score, score + low, score + high)]
+            judged.append(row | dict(zip(('predicted', 'low', 'high'), shares, strict=True)))
+    atomic_write(CALIBRATION, f'{json.dumps(calibration, indent=2)}\n'.encode())
+    _print_table(judged)
+    _plot(judged)
+
+
+def _solve(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Ridge regression towards the agreement on the probe images themselves, their mean if there are several sets."""
+    prior = np.array([0.0, *[1 / (inputs.shape[1] - 1)] * (inputs.shape[1] - 1)])
+    gram = inputs.T @ inputs + RIDGE * len(targets) * np.eye(len(prior))
+    return prior + np.linalg.solve(gram, inputs.T @ (targets - inputs @ prior))
+
+
+def _leave_one_out(inputs: np.ndarray, targets: np.ndarray, teachers: np.ndarray) -> np.ndarray:
+    """Predictions for each teacher by a fit on the others."""
+    predicted = np.empty_like(targets)
+    for teacher in np.unique(teachers):
+        own = teachers == teacher
+        predicted[own] = inputs[own] @ _solve(inputs[~own], targets[~own])
+    return predicted
+
+
+def _interval(errors: np.ndarray) -> tuple[float, float]:
+    """The ends between which most errors lie, a little wider as they are few (conformal prediction)."""
+    share = min(1.0, (1 + COVERAGE) / 2 * (1 + 1 / len(errors)))
+    return float(np.quantile(errors, 1 - share)), float(np.quantile(errors, share))
+
+
+def _print_table(judged: Sequence[dict]) -> None:
+    """A markdown table by teacher, each judged by a fit on the others."""
+    print('| teacher | runs | checkpoints | mean error | in the 90% interval | mean width |')
+    print('|---|---:|---:|---:|---:|---:|')
+    teachers = dict.fromkeys(row['teacher'] for row in judged)
+    for teacher in [*teachers, None]:
+        own = [row for row in judged if teacher in (None, row['teacher'])]
+        error = np.mean([abs(row['predicted'] - row['truth']) for row in own])
+        inside = np.mean([row['low'] <= row['truth'] <= row['high'] for row in own])
+        width = np.mean([row['high'] - row['low'] for row in own])
+        runs = len({row['run'] for row in own})
+        print(f'| {teacher or "all"} | {runs} | {len(own)} | {error:.3f} | {inside:.0%} | {width:.2f} |')
+
+
+def _plot(judged: Sequence[dict]) -> None:
+    figure = Figure(figsize=(6, 6), layout='constrained')
+    axis = figure.add_subplot(xlabel='predicted agreement', ylabel='agreement on real test images')
+    axis.plot([0, 1], [0, 1], color='grey', linewidth=1)
+    for teacher in dict.fromkeys(row['teacher'] for row in judged):
+        own = [row for row in judged if row['teacher'] == teacher]
+        predicted = np.array([row['predicted'] for row in own])
+        ends = np.array([[row['predicted'] - row['low'], row['high'] - row['predicted']] for row in own]).T.clip(0)
+        truth = [row['truth'] for row in own]
+        axis.errorbar(predicted, truth, xerr=ends, fmt='o', markersize=4, linewidth=0.5, label=teacher)
+    axis.legend(fontsize='small')
+    PLOT.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PLOT)
