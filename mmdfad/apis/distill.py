@@ -2,21 +2,20 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from torch import Tensor
 
 from mmdfad.models.build import build_network, plain_config
 from mmdfad.models.network import Network
 from mmdfad.models.pixels import image_channels, resize_images
 from mmdfad.utils import DistillError, as_pair, require_positive
-from mmdfad.utils.atomic import atomic_write
 from mmdfad.utils.config import custom_imports
+from mmdfad.utils.generated import require_replaceable, write_config
 from mmdfad.utils.model import evaluating, model_size
+from mmdfad.utils.quiet import quiet
 
 from .choices import Choices, Task, validation_settings
 from .image_size import Size, config_size, training_size
@@ -62,11 +61,12 @@ def write_distillation(
         list[str]: A line for each choice, with the reason. They are also the comments of the written config.
 
     Raises:
-        DistillError: If the models do not fit, or nothing tells the image size.
+        DistillError: If the models do not fit, nothing tells the image size, or the file is somebody else's work.
     """
     _check_flags(method, rounds, batch_size, minutes)
+    require_replaceable(out)
     choices = Choices()
-    with _quiet():
+    with quiet():
         teacher_cfg = dict(cfg_path=_absolute(teacher), checkpoint=_absolute(checkpoint))
         network = build_network(teacher_cfg, 'teacher')
         size = _image_size(choices, network, teacher, image_size)
@@ -92,8 +92,7 @@ def write_distillation(
         **chosen,
         **validation_settings(choices, network.cfg),
     )
-    text = f'{_header(out, choices)}{Config(settings).pretty_text.rstrip()}\n'
-    atomic_write(out, text.encode())
+    write_config(out, f'{_header(out, choices)}{Config(settings).pretty_text}')
     return choices.lines
 
 
@@ -230,13 +229,3 @@ def _report_sizes(choices: Choices, teacher: Network, student: Network, images: 
             size = model_size(network.logits, _at_own_size(network, images))
         flops = f'{size.flops / 1e6:,.2f} M multiply-adds for each image'
         choices.make(f'size of the {network.role}', f'{size.params:,} parameters', flops)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out the line that mmengine logs for each parameter that a model initialises."""
-    logger = MMLogger.get_instance('mmdfad', log_level='WARNING')
-    try:
-        yield
-    finally:
-        logger.setLevel('INFO')

@@ -4,6 +4,7 @@ import math
 from functools import cached_property
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -55,6 +56,7 @@ class Probes:
     def images(self) -> dict[str, Tensor]:
         """dict[str, Tensor]: The images [N, C, H, W] of each set, on the CPU."""
         device = next(self.teacher.parameters()).device
+        print_log(f'Making {self.count} images to compare student and teacher on', 'current')
         sets = {}
         with torch.random.fork_rng(devices=[] if device.type == 'cpu' else [device]):
             torch.manual_seed(SEED)

@@ -13,6 +13,7 @@ from torch import Tensor
 from .atomic import atomic_write
 from .config import custom_imports, innermost_dataset, is_noise, with_type_names
 from .errors import DistillError
+from .generated import require_replaceable, write_config
 
 _VISUALIZERS = dict(mmpretrain='UniversalVisualizer', mmseg='SegLocalVisualizer')
 _EVALUATION_KEYS = ('test_dataloader', 'test_evaluator', 'test_cfg')
@@ -72,8 +73,24 @@ def dataset_meta_of(cfg: Config) -> dict:
     return {**getattr(cls, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
 
 
+def student_files(folder: str | Path) -> tuple[Path, Path]:
+    """The config and the checkpoint of the student in a folder.
+
+    Raises:
+        DistillError: If there are files of these names that are somebody else's work.
+    """
+    config_file, checkpoint_file = Path(folder, 'student.py'), Path(folder, 'student.pth')
+    require_replaceable(config_file)
+    if checkpoint_file.exists() and not config_file.exists():
+        raise DistillError(
+            f'{checkpoint_file} would be overwritten, but without a student.py beside it, it is not of mmdfad; choose '
+            'another folder with --work-dir (or --out-dir), or move the file'
+        )
+    return config_file, checkpoint_file
+
+
 def write_student(folder: str | Path, cfg: Config, state_dict: Mapping[str, Tensor], meta: dict) -> tuple[Path, Path]:
-    """Write ``student.py`` and ``student.pth``, each atomically.
+    """Write ``student.py`` and ``student.pth``, each atomically, but not over files of somebody else.
 
     Args:
         folder (str | Path): The folder to write to.
@@ -85,13 +102,13 @@ def write_student(folder: str | Path, cfg: Config, state_dict: Mapping[str, Tens
         tuple[Path, Path]: The two files.
 
     Raises:
-        DistillError: If they cannot be written.
+        DistillError: If they cannot be written, or there are others of these names.
     """
-    config_file, checkpoint_file = Path(folder, 'student.py'), Path(folder, 'student.pth')
+    config_file, checkpoint_file = student_files(folder)
     buffer = io.BytesIO()
     torch.save(dict(meta=meta, state_dict={k: v.detach().cpu() for k, v in state_dict.items()}), buffer)
     try:
-        atomic_write(config_file, cfg.pretty_text.encode())
+        write_config(config_file, cfg.pretty_text)
         atomic_write(checkpoint_file, buffer.getvalue())
     except OSError as error:
         raise DistillError(

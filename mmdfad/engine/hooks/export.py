@@ -4,7 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmdfad.registry import HOOKS
-from mmdfad.utils.export import student_config, write_student
+from mmdfad.utils.export import student_config, student_files, write_student
 from mmdfad.utils.model import unwrap
 
 
@@ -17,6 +17,14 @@ class ExportStudentHook(Hook):
 
     # After every hook that changes the checkpoint, such as EMAHook.
     priority = 'LOWEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Check at once that no file of somebody else is in the way.
+
+        Raises:
+            DistillError: If there is one.
+        """
+        student_files(runner.work_dir)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Export the student that is about to be saved.
