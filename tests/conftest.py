@@ -18,6 +18,7 @@ import mmdfad  # noqa: F401
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / 'tests/data/tiny.py'
 TINY_SEG = ROOT / 'tests/data/tiny_seg.py'
+FEW_PROBES = dict(IMAGES=16, DENSE_IMAGES=8, WARMUP=1)
 _run_number = itertools.count()
 
 # Runs a test that takes `tiny_cfg` for a classifier and for a segmentor.
@@ -35,6 +36,13 @@ def _no_leftover_scope():
 def _no_pretty_configs(monkeypatch):
     """mmengine formats a config three times in a run, which takes longer than a tiny run itself."""
     monkeypatch.setattr(yapf_api, 'FormatCode', lambda text, **style: (text, True))
+
+
+@pytest.fixture(autouse=True)
+def _few_probes(monkeypatch):
+    """Images to predict the agreement with take long to make."""
+    for name, value in FEW_PROBES.items():
+        monkeypatch.setattr(f'mmdfad.models.probes.{name}', value)
 
 
 def build_model(cfg: dict, scope: str = 'mmpretrain') -> torch.nn.Module:

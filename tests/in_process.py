@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from unittest.mock import patch
 
-from conftest import ROOT
+from conftest import FEW_PROBES, ROOT
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
@@ -35,7 +35,7 @@ def call_here(tool: str, *arguments, cwd: Path = ROOT, check: bool = False) -> s
         patch('sys.argv', [path, *map(str, arguments)]),
         patch.dict(os.environ),
         patch('mmdfad.apis.validation.PROBE_SIZE', 32),
-        patch.multiple('mmdfad.models.probes', IMAGES=16, DENSE_IMAGES=8, WARMUP=1),
+        patch.multiple('mmdfad.models.probes', **FEW_PROBES),
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

@@ -46,6 +46,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--preflight', action='store_true', help='first check the teacher, and warn of what looks wrong'
     )
+    parser.add_argument(
+        '--download', action='store_true', help='let the validation data download themselves if they are missing'
+    )
     parser.add_argument('--no-validate', action='store_true', help='do not validate during training')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rates with the batch size')
     parser.add_argument('--no-pin-memory', action='store_true', help='do not pin the memory of batches')
@@ -101,7 +104,7 @@ def main() -> None:
         if args.resume is not None:
             set_resume(cfg, args.resume)
         if is_distillation(cfg) and not args.no_validate:
-            ensure_validation(cfg)
+            ensure_validation(cfg, args.download)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         if args.preflight and is_distillation(cfg):
             for warning in check_distillation(unwrap(runner.model)):

@@ -2,21 +2,22 @@
 
 import copy
 import logging
+from inspect import signature
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, Registry
 
 from mmdfad.engine.probe import PROBE_SEED
 from mmdfad.utils import DistillError
-from mmdfad.utils.config import is_noise
+from mmdfad.utils.config import innermost_dataset, is_noise
 
 PROBE_SIZE = 1024
 _KEYS = ('val_dataloader', 'val_evaluator', 'val_cfg')
 _WARNING = dict(logger='current', level=logging.WARNING)
 
 
-def ensure_validation(cfg: Config) -> None:
+def ensure_validation(cfg: Config, download: bool = False) -> None:
     """Make sure that the validation of a distillation can run.
 
     If the config has no validation data, or they are not on this machine, the run validates on generated images. The
@@ -26,8 +27,9 @@ def ensure_validation(cfg: Config) -> None:
 
     Args:
         cfg (Config): A distillation, changed in place.
+        download (bool): Let the dataset download itself, if it can. Defaults to False.
     """
-    missing = _missing_data(cfg)
+    missing = _missing_data(cfg, download)
     if missing is None:
         return
     if not is_noise(cfg.train_dataloader.dataset):
@@ -50,18 +52,31 @@ def ensure_validation(cfg: Config) -> None:
         checkpoint.update(save_best='agreement', rule='greater')
 
 
-def _missing_data(cfg: Config) -> str | None:
+def _missing_data(cfg: Config, download: bool) -> str | None:
     """What is missing for validation, or None if nothing is."""
     loader = cfg.get('val_dataloader')
     if loader is None:
         return 'the config has no val_dataloader'
+    asks = ''
     try:
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-            built = DATASETS.build(copy.deepcopy(loader.dataset))
+        with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+            asks = '; --download fetches them' if _forbid_download(loader.dataset, registry, download) else ''
+            built = registry.build(copy.deepcopy(loader.dataset))
             if hasattr(built, 'full_init'):
                 built.full_init()
     except DistillError:
         raise
     except (OSError, RuntimeError, AssertionError) as error:
-        return f'{loader.dataset.get("type")}: {error}'.splitlines()[0]
+        return f'{loader.dataset.get("type")}: {error}'.splitlines()[0] + asks
     return None
+
+
+def _forbid_download(dataset: ConfigDict, registry: Registry, download: bool) -> bool:
+    """Forbid a dataset to download itself, unless its config or the flag asks for it. Says if it was forbidden."""
+    dataset = innermost_dataset(dataset)
+    kind = dataset.get('type')
+    kind = registry.get(kind) if isinstance(kind, str) else kind
+    if download or 'download' in dataset or kind is None or 'download' not in signature(kind).parameters:
+        return False
+    dataset.download = False
+    return True

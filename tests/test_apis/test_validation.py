@@ -91,8 +91,26 @@ def test_real_training_images_without_validation_data(tiny_cfg, tmp_path):
     assert runner.message_hub.get_scalar('train/imitation_loss').current() > 0
 
 
-def no_network(*args, **kwargs):
-    raise OSError('no network')
+def no_download(*args, **kwargs):
+    raise AssertionError('nobody asked for a download')
+
+
+def test_nothing_is_downloaded_without_being_asked(tiny_cfg, tmp_path, monkeypatch):
+    asked, said = [], []
+    download = 'mmpretrain.datasets.cifar.download_and_extract_archive'
+    monkeypatch.setattr(download, lambda *args, **kwargs: asked.append(args))
+    monkeypatch.setattr('mmdfad.apis.validation.print_log', lambda text, **kwargs: said.append(text))
+    tiny_cfg.val_dataloader = dict(
+        batch_size=1,
+        dataset=dict(type='RepeatDataset', times=1, dataset=dict(type='CIFAR10', data_root=str(tmp_path), pipeline=[])),
+        sampler=dict(),
+    )
+    tiny_cfg.val_evaluator, tiny_cfg.val_cfg = dict(type='Accuracy'), dict()
+    ensure_validation(Config(tiny_cfg.to_dict()))
+    assert not asked
+    assert '--download fetches them' in said[0]
+    ensure_validation(Config(tiny_cfg.to_dict()), download=True)
+    assert asked
 
 
 def test_missing_training_images_are_named(tiny_cfg, tmp_path):
@@ -108,7 +126,7 @@ def test_every_shipped_config_can_do_without_validation_data(path, tmp_path, mon
     cfg = read_config(str(path))
     monkeypatch.chdir(tmp_path)
     for name in ('mnist', 'cifar'):
-        monkeypatch.setattr(f'mmpretrain.datasets.{name}.download_and_extract_archive', no_network)
+        monkeypatch.setattr(f'mmpretrain.datasets.{name}.download_and_extract_archive', no_download)
     ensure_validation(cfg)
     if not is_noise(cfg.train_dataloader.dataset):
         assert cfg.val_dataloader is None

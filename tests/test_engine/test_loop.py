@@ -1,5 +1,6 @@
 import copy
 import itertools
+import json
 import math
 import shutil
 import signal
@@ -358,8 +359,9 @@ def test_resume_runs_no_code_of_a_checkpoint(bare_cfg, tmp_path):
     assert not (tmp_path / 'attacked').exists()
 
 
-def test_validation_and_pictures_do_not_change_the_student(tiny_cfg, tmp_path):
-    noise = dict(type='mmdfad.NoiseDataset', seed=1, length=20)
+@pytest.mark.parametrize('dataset', ['NoiseDataset', 'ProbeDataset'])
+def test_validation_and_pictures_do_not_change_the_student(tiny_cfg, tmp_path, dataset):
+    noise = dict(type=f'mmdfad.{dataset}', seed=1, length=20)
     validating = dict(
         val_dataloader=dict(batch_size=8, num_workers=0, dataset=noise, sampler=dict(type='mmdfad.NoiseSampler')),
         val_evaluator=dict(type='mmdfad.AgreementMetric'),
@@ -375,7 +377,7 @@ def test_validation_and_pictures_do_not_change_the_student(tiny_cfg, tmp_path):
     assert_same_state(a.model.state_dict(), b.model.state_dict())
 
 
-def test_validation_rounds(bare_cfg):
+def test_validation_rounds(bare_cfg, tmp_path):
     noise = dict(type='mmdfad.NoiseDataset', seed=1, length=4)
     runner = run(
         bare_cfg,
@@ -386,7 +388,10 @@ def test_validation_rounds(bare_cfg):
         train_cfg__val_begin=3,
         train_cfg__val_interval=2,
     )
-    assert len(runner.message_hub.get_scalar('val/agreement').data[0]) == 3  # rounds 4, 6 and the last
+    assert len(runner.message_hub.get_scalar('val/agreement').data[0]) == 3
+    logged = next((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text().splitlines()
+    validated = [json.loads(line)['step'] for line in logged if '"data_time"' in line and '"iter"' not in line]
+    assert validated == [4, 6, 7]
 
 
 def test_seeds_differ(bare_cfg, tmp_path):

@@ -4,9 +4,9 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type='ConvNeXt',
-        arch=dict(depths=[2, 2, 2], channels=[32, 64, 128]),
+        arch=dict(depths=[1, 1, 2, 1], channels=[16, 32, 48, 64]),
         in_channels=1,
-        stem_patch_size=2,
+        stem_patch_size=4,
     ),
-    head=dict(_delete_=True, type='LinearClsHead', num_classes=10, in_channels=128),
+    head=dict(_delete_=True, type='LinearClsHead', num_classes=10, in_channels=64),
 )

@@ -19,6 +19,7 @@ model = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', by_epoch=True, start_factor=0.01, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=1, end=12, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=1, end=5, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=12, val_interval=12)
+train_cfg = dict(max_epochs=5, val_interval=5)
+default_hooks = dict(checkpoint=dict(interval=5))
