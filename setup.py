@@ -46,7 +46,7 @@ def add_mim_extension() -> None:
 
 
 add_mim_extension()
-extras = {name: read_requirements(name) for name in ('demo', 'pictures', 'test', 'mminstall')}
+extras = {name: read_requirements(name) for name in ('demo', 'onnx', 'pictures', 'test', 'mminstall')}
 setup(
     name='mmdfad',
     version=read_version(),
@@ -68,7 +68,7 @@ setup(
     extras_require={
         **extras,
         'dev': [
-            *(line for name in ('demo', 'pictures', 'test') for line in extras[name]),
+            *(line for name in ('demo', 'onnx', 'pictures', 'test') for line in extras[name]),
             'pre-commit==4.7.0',
             'ruff==0.17.6',
         ],

@@ -21,7 +21,7 @@ def _child(parent: Registry, locations: list[str]) -> Registry:
 RUNNERS = _child(root.RUNNERS, _ENGINE)
 RUNNER_CONSTRUCTORS = _child(root.RUNNER_CONSTRUCTORS, _ENGINE)
 LOOPS = _child(root.LOOPS, _ENGINE)
-HOOKS = _child(root.HOOKS, _ENGINE)
+HOOKS = _child(root.HOOKS, [*_ENGINE, 'mmdfad.reports'])
 LOG_PROCESSORS = _child(root.LOG_PROCESSORS, _ENGINE)
 OPTIMIZERS = _child(root.OPTIMIZERS, _ENGINE)
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, _ENGINE)

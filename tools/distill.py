@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from mmdfad.apis import METHODS, write_distillation
+from mmdfad.apis import METHODS, student_sizes, write_distillation
 from mmdfad.utils import readable_errors
 
 
@@ -21,7 +21,7 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
         '--student',
         required=True,
         help="the student's config; or a smaller teacher: auto:0.5 for half the width, auto:depth=0.5 for half the "
-        'blocks, auto:width=0.5,depth=0.5 for both',
+        'blocks, auto:width=0.5,depth=0.5 for both; or auto, to see the sizes of these and end',
     )
     parser.add_argument(
         '--image-size', type=int, nargs=2, metavar=('H', 'W'), help="default: the size in the teacher's test pipeline"
@@ -46,6 +46,10 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
 
 def main() -> None:
     args, train_flags = parse_args()
+    if args.student == 'auto':
+        with readable_errors():
+            print(student_sizes(args.teacher, args.checkpoint, args.image_size).text())
+        return
     student = args.student if args.student.startswith('auto:') else Path(args.student).stem
     name = re.sub(r'\W+', '-', f'{Path(args.teacher).stem}_to_{student}')
     work_dir = args.work_dir or Path('work_dirs', name)

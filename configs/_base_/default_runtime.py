@@ -4,15 +4,16 @@ custom_imports = dict(imports=['mmdfad'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='mmdfad.DistillCheckpointHook', interval=1000, max_keep_ckpts=2),
     acceleration=dict(type='mmdfad.AccelerationHook'),
     synthetic_images=dict(type='mmdfad.SyntheticImageHook', interval=1000),
     health=dict(type='mmdfad.TrainingHealthHook', interval=100),
     export_student=dict(type='mmdfad.ExportStudentHook'),
-    summary=dict(type='mmdfad.DistillSummaryHook'),
     preemption=dict(type='mmdfad.PreemptionHook'),
+    progress=dict(type='mmdfad.ProgressHook'),
+    report=dict(type='mmdfad.ReportHook'),
 )
 log_processor = dict(type='mmdfad.DistillLogProcessor', window_size=50)
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])

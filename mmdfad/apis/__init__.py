@@ -13,27 +13,36 @@ from .distill import write_distillation
 from .distributed import finish_distributed, init_distributed
 from .figure import draw_predictions
 from .methods import METHODS
+from .onnx import export_onnx
 from .preflight import check_distillation
+from .report import make_report
+from .sizes import student_sizes
+from .testing import augment_test, show_predictions
 from .validation import ensure_validation
 
 __all__ = [
     'METHODS',
     'add_agreement',
+    'augment_test',
     'check_distillation',
     'check_settings',
     'draw_predictions',
     'ensure_validation',
+    'export_onnx',
     'export_student',
     'find_resumable_checkpoint',
     'finish_distributed',
     'init_distributed',
     'is_distillation',
     'load_student_weights',
+    'make_report',
     'plain_student_config',
     'read_run',
     'require_whole_checkpoint',
     'require_writable',
     'set_amp',
     'set_resume',
+    'show_predictions',
+    'student_sizes',
     'write_distillation',
 ]

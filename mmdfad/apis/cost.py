@@ -1,6 +1,8 @@
 """What a run will cost, from a timed step of each phase on this machine."""
 
 import copy
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,28 +16,33 @@ from mmengine.optim import build_optim_wrapper
 from mmdfad.engine import AccelerationHook
 from mmdfad.models import AdversarialDistiller
 from mmdfad.utils.model import evaluating
+from mmdfad.utils.progress import counting
 
-from .choices import Task
+from .choices import Choices, Task
 
 # Each kind of step is timed this often, but no more after so many seconds.
 _REPEATS, _LONG = 3, 2.0
+# Copies of a checkpoint in the host's memory while it is written.
+_COPIES = 2
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds for one batch of images.
+    """What one batch of images takes.
 
     Attributes:
-        generation (float): A step of the generation phase. 0 without generation objectives.
-        imitation (float): A step of the imitation phase.
-        forward (float): A forward pass of teacher and student, without gradients.
+        generation (float): Seconds of a step of the generation phase. 0 without generation objectives.
+        imitation (float): Seconds of a step of the imitation phase.
+        forward (float): Seconds of a forward pass of teacher and student, without gradients.
         place (str): Where it was measured, for messages.
+        memory (int): Bytes at the peak of these steps: of all tensors on an accelerator, of the whole process on a CPU.
     """
 
     generation: float
     imitation: float
     forward: float
     place: str
+    memory: int
 
 
 def measure_cost(task: Task, model: dict, optim_wrapper: dict, batch_size: int) -> Cost:
@@ -54,27 +61,75 @@ def measure_cost(task: Task, model: dict, optim_wrapper: dict, batch_size: int) 
     AccelerationHook().accelerate(distiller, optim)
     noise = torch.randn(batch_size, distiller.generator.noise_dim)
     generation = 0.0
-    if distiller.generator.learns and 'generation' in model:
-        generation = _seconds(lambda: distiller.generation_step(noise, optim['generator']), device)
-    imitation = _seconds(lambda: distiller.imitation_step(noise, optim['student']), device)
-    with torch.no_grad(), evaluating(distiller):
-        images = distiller.generator.sample(noise.to(device)).float()
-        forward = _seconds(lambda: (distiller.teacher(images), distiller.student(images)), device)
-    threads = f'{torch.get_num_threads()} threads of ' if device.type == 'cpu' else ''
-    return Cost(generation, imitation, forward, f'on {threads}this {device.type}')
+    if device.type != 'cpu':
+        torch.accelerator.reset_peak_memory_stats()
+    with counting('timing: steps', 3) as advance:
+        if distiller.generator.learns and 'generation' in model:
+            generation = median_seconds(lambda: distiller.generation_step(noise, optim['generator']), device)
+        advance()
+        imitation = median_seconds(lambda: distiller.imitation_step(noise, optim['student']), device)
+        advance()
+        with torch.no_grad(), evaluating(distiller):
+            images = distiller.generator.sample(noise.to(device)).float()
+            forward = median_seconds(lambda: (distiller.teacher(images), distiller.student(images)), device)
+        advance()
+    return Cost(generation, imitation, forward, place_of(device), _peak_memory(device))
 
 
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Median seconds of some calls, after one to warm up. Long ones are timed once."""
+def place_of(device: torch.device) -> str:
+    """Where something is measured, for messages: ``'on 2 threads of this cpu'``."""
+    count = torch.get_num_threads()
+    threads = f'{count} thread{"s" if count > 1 else ""} of ' if device.type == 'cpu' else ''
+    return f'on {threads}this {device.type}'
+
+
+def median_seconds(call: Callable[[], object], device: torch.device, repeats: int = _REPEATS) -> float:
+    """Median seconds of some calls, after one to warm up.
+
+    Args:
+        call (Callable[[], object]): What to time.
+        device (torch.device): The device that it uses.
+        repeats (int): The most calls. There are fewer if they take long. Defaults to 3.
+    """
     call()
     seconds: list[float] = []
-    while len(seconds) < _REPEATS and sum(seconds) < _LONG:
+    while len(seconds) < repeats and sum(seconds) < _LONG:
         _wait(device)
         start = time.perf_counter()
         call()
         _wait(device)
         seconds.append(time.perf_counter() - start)
     return median(seconds)
+
+
+def explain_memory(choices: Choices, cost: Cost, images: int = 0) -> None:
+    """Say how much memory a run needs.
+
+    Args:
+        choices (Choices): Takes the line.
+        cost (Cost): What was measured.
+        images (int): Bytes of images that the generator keeps, beside those in the measurement. Defaults to 0.
+    """
+    total = cost.memory + images
+    parts = f'{_readable(cost.memory)} at the peak of the timed steps {cost.place}'
+    if images:
+        parts += f', {_readable(images)} for the images that the generator keeps'
+    if images and get_device() == 'cpu':
+        total += _COPIES * images
+        parts += f', {_readable(_COPIES * images)} for their copies while a checkpoint is written'
+    choices.make('expected memory', _readable(total), f'{parts}; the start and validation may take more')
+
+
+def _readable(size: int) -> str:
+    return f'{size / 2**30:.2f} GiB' if size >= 2**30 else f'{size / 2**20:.0f} MiB'
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of all tensors on an accelerator since the last reset, or of this process on a CPU since it began."""
+    if device.type != 'cpu':
+        return torch.accelerator.max_memory_allocated()
+    # In KiB on Linux, in bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
 def _wait(device: torch.device) -> None:

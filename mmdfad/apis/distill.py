@@ -67,11 +67,11 @@ def write_distillation(
     require_replaceable(out)
     choices = Choices()
     with quiet():
-        teacher_cfg = dict(cfg_path=_absolute(teacher), checkpoint=_absolute(checkpoint))
+        teacher_cfg = dict(cfg_path=absolute_path(teacher), checkpoint=absolute_path(checkpoint))
         network = build_network(teacher_cfg, 'teacher')
-        size = _image_size(choices, network, teacher, image_size)
+        size = choose_image_size(choices, network, teacher, image_size)
         images = torch.zeros(2, image_channels(network.model), *size)
-        classes = _count_classes(network, images)
+        classes = count_classes(network, images)
         for warning in check_teacher(network, images, classes):
             choices.warn(warning)
         student_cfg, student_network = _student(choices, student, teacher_cfg['cfg_path'], network, images, classes)
@@ -118,7 +118,7 @@ def _header(out: str | Path, choices: Choices) -> str:
     return ''.join(f'# {line}\n' for line in lines)
 
 
-def _absolute(path: str) -> str:
+def absolute_path(path: str) -> str:
     """A path that holds in any folder. URLs and ``package::...`` do so already."""
     return path if '://' in path or '::' in path else str(Path(path).absolute())
 
@@ -128,7 +128,18 @@ def _imports(*networks: Network) -> dict:
     return dict(imports=sorted(names), allow_failed_imports=False)
 
 
-def _image_size(choices: Choices, teacher: Network, path: str, given: Size | None) -> Size:
+def choose_image_size(choices: Choices, teacher: Network, path: str, given: Size | None) -> Size:
+    """Height and width of the images: the given ones, or else what the teacher's config says.
+
+    Args:
+        choices (Choices): Takes the reason.
+        teacher (Network): The teacher.
+        path (str): Its config, for messages.
+        given (Size, optional): ``--image-size``.
+
+    Raises:
+        DistillError: If nothing tells the size.
+    """
     if given is not None:
         return choices.make('image_size', as_pair(given, '--image-size'), '--image-size')
     found = training_size(teacher)
@@ -145,12 +156,12 @@ def _student(
 ) -> tuple[dict, Network]:
     """The student, and its part of the config."""
     if student.startswith('auto:'):
-        ratios = _parse_ratios(student)
+        ratios = parse_ratios(student)
         cfg = dict(cfg_path=teacher_path, cfg_options=shrink(teacher.cfg, **ratios))
         what = ' and '.join(f'{name} times {ratio:g}' for name, ratio in ratios.items())
         choices.make('student', student, f'the teacher, its {what}')
         return cfg, build_network(cfg, 'student')
-    cfg = dict(cfg_path=_absolute(student))
+    cfg = dict(cfg_path=absolute_path(student))
     options = dict(_class_options(plain_config(cfg, 'student').model, classes))
     if options:
         choices.make('classes of the student', classes, f"the teacher's, by {', '.join(options)}")
@@ -159,7 +170,7 @@ def _student(
     own_size = _own_size(choices, network, teacher)
     if own_size is not None:
         cfg['image_size'] = network.image_size = own_size
-    found = _count_classes(network, images)
+    found = count_classes(network, images)
     if found != classes:
         raise DistillError(
             f'--student {student} has {found} classes and the teacher has {classes}, but its config has no num_classes '
@@ -168,8 +179,18 @@ def _student(
     return cfg, network
 
 
-def _parse_ratios(student: str) -> dict[str, float]:
-    """The ratios in auto:0.5, auto:width=0.5, auto:depth=0.5 or auto:width=0.5,depth=0.5."""
+def parse_ratios(student: str) -> dict[str, float]:
+    """The ratios in auto:0.5, auto:width=0.5, auto:depth=0.5 or auto:width=0.5,depth=0.5.
+
+    Args:
+        student (str): ``--student``.
+
+    Returns:
+        dict[str, float]: ``width``, ``depth`` or both, for :func:`~mmdfad.apis.shrink.shrink`.
+
+    Raises:
+        DistillError: If there is no ratio in it.
+    """
     number = r'(\d*\.?\d+)'
     found = re.fullmatch(rf'auto:{number}|auto:(?:width={number})?,?(?:depth={number})?', student)
     ratios = dict(width=found[1] or found[2], depth=found[3]) if found else {}
@@ -208,8 +229,16 @@ def _at_own_size(network: Network, images: Tensor) -> Tensor:
     return images if network.image_size is None else resize_images(images, network.image_size)
 
 
-def _count_classes(network: Network, images: Tensor) -> int:
-    """The number of classes, by the logits of two images."""
+def count_classes(network: Network, images: Tensor) -> int:
+    """The number of classes, by the logits of images.
+
+    Args:
+        network (Network): The teacher or the student.
+        images (Tensor): Images [N, C, H, W] of the teacher's size, two or more.
+
+    Raises:
+        DistillError: If the network cannot take them.
+    """
     images = _at_own_size(network, images)
     try:
         with torch.no_grad(), evaluating(network):

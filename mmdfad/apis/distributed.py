@@ -28,7 +28,11 @@ def init_distributed(cfg: Config) -> None:
         return
     if is_distillation(cfg) and cfg.get('model_wrapper_cfg') is None:
         cfg.model_wrapper_cfg = dict(type='mmdfad.DistributedDistiller')
-    if get_device() != 'cpu' or dist.is_initialized():
+    if get_device() != 'cpu':
+        return
+    # mmengine's default wrapper gets the number of a device, which torch refuses on CPUs.
+    cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None))
+    if dist.is_initialized():
         return
     os.environ.update(_rank_variables(cfg.launcher))
     dist.init_process_group('gloo')

@@ -18,9 +18,11 @@ class DistillLogProcessor(LogProcessor):
         super().__init__(window_size=window_size, by_epoch=False, **kwargs)
 
     def get_log_after_iter(self, runner: Runner, batch_idx: int, mode: str) -> tuple[dict, str]:
-        """See mmengine."""
-        round_log = getattr(runner.train_loop, 'round_log', None) if mode == 'train' else None
-        if round_log is not None:
-            round_log.flush()
+        """See mmengine. The values also have the seconds of the parts of the run; the line does not."""
+        loop = runner.train_loop if mode == 'train' and hasattr(runner.train_loop, 'round_log') else None
+        if loop is not None:
+            loop.round_log.flush()
         tag, line = super().get_log_after_iter(runner, batch_idx, mode)
+        if loop is not None:
+            tag.update(loop.stopwatch.scalars())
         return tag, line.replace('Iter(train)', 'Round(train)', 1)

@@ -21,6 +21,7 @@ from mmdfad.utils.model import broadcast_state, unwrap
 
 from .phases import NOISE, Phase, parse_phases
 from .round_log import RoundLog
+from .stopwatch import Stopwatch
 
 # The paper's: five student updates, each on fresh noise, then one of the generator.
 DFAD_PHASES = (dict(name='imitation', steps=5), dict(name='generation', steps=1))
@@ -78,6 +79,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self.noise = noise
         self.exit_stack = ExitStack()
         self.round_log = RoundLog(runner.message_hub, runner.work_dir)
+        self.stopwatch = Stopwatch(self.distiller.device)
 
     @property
     def distiller(self) -> AdversarialDistiller:
@@ -96,8 +98,10 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                     self.run_round()
                 self._decide_current_val_interval()
                 if self._validates_now() and not self.stop_training:
-                    self.runner.val_loop.run()
+                    with self.stopwatch.timing('validation'):
+                        self.runner.val_loop.run()
             self.round_log.flush()
+            self.runner.visualizer.add_scalars(self.stopwatch.scalars(), step=self._iter)
             self.runner.call_hook('after_train_epoch')
             self.runner.call_hook('after_train')
         return self.runner.model
@@ -136,7 +140,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
     def _run_step(self, phase: Phase, batch: Tensor | dict) -> dict[str, Tensor]:
         step = getattr(self.distiller, f'{phase.name}_step')
         optim_wrapper = self.runner.optim_wrapper[phase.updates]
-        return step(batch, optim_wrapper, self._iter, self._iter / self._max_iters, **phase.settings)
+        with self.stopwatch.timing(phase.name):
+            return step(batch, optim_wrapper, self._iter, self._iter / self._max_iters, **phase.settings)
 
     def _open_stream(self) -> None:
         """Open the stream of noise where the last round left it, also after a resume."""
@@ -182,8 +187,9 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
             used += count
             return distiller.generator.sample(vectors.to(distiller.device)).float()
 
-        distiller.apply_start(sample)
-        broadcast_state(distiller.student)
+        with self.stopwatch.timing('start'):
+            distiller.apply_start(sample)
+            broadcast_state(distiller.student)
 
     def _average_statistics(self) -> None:
         """Average over the ranks what they keep beside the weights: the statistics of batch norms.

@@ -42,6 +42,7 @@ class BaseDistiller(BaseModel):
         self.generator = generator
         self.generator.bind_pixels(teacher.pixel_space)
         self.val_agreement = val_agreement
+        self._probes: Shared[Probes | None] = Shared(None)
 
     @property
     def teacher(self) -> Network:
@@ -107,16 +108,23 @@ class BaseDistiller(BaseModel):
 
     test_step = val_step
 
-    @cached_property
-    def _probes(self) -> Shared[Probes]:
-        return Shared(Probes(self.teacher, self.generator.image_size))
+    @property
+    def probes(self) -> Probes:
+        """Probes: Images to compare student and teacher on, which are not in the module tree."""
+        if self._probes.value is None:
+            self._probes.value = Probes(self.teacher, self.generator.image_size)
+        return self._probes.value
+
+    @probes.setter
+    def probes(self, probes: Probes) -> None:
+        self._probes.value = probes
 
     @torch.no_grad()
     def _label_probes(self, numbers: Sequence[int]) -> list[dict]:
         """The labels of student and teacher on probe images with these numbers, in all sets."""
         samples = []
         with evaluating(self):
-            for name, images in self._probes.value.images.items():
+            for name, images in self.probes.images.items():
                 own = images[[number for number in numbers if number < len(images)]].to(self.device)
                 if len(own):
                     pairs = _label_pairs(self.student.predict(own), self.teacher.predict(own))
@@ -126,7 +134,7 @@ class BaseDistiller(BaseModel):
     def probe_agreement(self) -> dict[str, float]:
         """The share of images or pixels of each set of probe images that student and teacher label alike."""
         shares: dict[str, list[float]] = {}
-        for numbers in torch.arange(self._probes.value.count).split(16):
+        for numbers in torch.arange(self.probes.count).split(16):
             for sample in self._label_probes(numbers.tolist()):
                 same = sample['student_label'] == sample['teacher_label']
                 shares.setdefault(sample['probe'], []).append(float(same.float().mean()))

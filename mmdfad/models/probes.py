@@ -33,11 +33,10 @@ FLIP, SHIFT, SPECTRUM_WEIGHT = 0.5, 2, 0.02
 class Probes:
     """Sets of images in a teacher's pixel space, some near what it was trained on and others far from it.
 
-    ===========  =====================================================================================
+    ============  =======================================================================
     ``inverted``  a decoder of its own makes them for the teacher's batch norm statistics
-    ``mixed``     means of two of these
-    ``leaves``    dead leaves
-    ===========  =====================================================================================
+    ``leaves``    dead leaves, which are far from these
+    ============  =======================================================================
 
     Teachers without batch norm, and those whose weights are split over several ranks, have only ``leaves``. The images
     are a function of the teacher. They are made when they are first asked for.
@@ -64,7 +63,6 @@ class Probes:
                 # A compiled teacher would not call hooks that are new to it.
                 with torch.enable_grad(), torch.compiler.set_stance('force_eager'):
                     sets['inverted'] = self._invert(device)
-                sets['mixed'] = (sets['inverted'] + sets['inverted'].roll(1, dims=0)) / 2
             sets['leaves'] = self._draw(DeadLeaves(**self.shape), device)
         return sets
 

@@ -15,6 +15,7 @@ from .config import custom_imports, innermost_dataset, is_noise, with_type_names
 from .errors import DistillError
 from .generated import require_replaceable, write_config
 
+VISUALIZATION_HOOKS = dict(mmpretrain='mmpretrain.VisualizationHook', mmseg='mmseg.SegVisualizationHook')
 _VISUALIZERS = dict(mmpretrain='UniversalVisualizer', mmseg='SegLocalVisualizer')
 _EVALUATION_KEYS = ('test_dataloader', 'test_evaluator', 'test_cfg')
 
@@ -43,6 +44,8 @@ def student_config(run: Config, student: Config) -> Config:
         content['visualizer'] = dict(
             type=_VISUALIZERS[student.default_scope], name='visualizer', vis_backends=[dict(type='LocalVisBackend')]
         )
+        # Without it the --show-dir of the stock test.py fails.
+        content['default_hooks'] = dict(visualization=dict(type=VISUALIZATION_HOOKS[student.default_scope]))
     imports = {name for cfg in (run, student) for name in custom_imports(cfg)}
     # mmdfad is imported only if the student or its data use a type of mmdfad.
     imports = sorted(imports - {'mmdfad'} | ({'mmdfad'} if 'mmdfad.' in str(content) else set()))

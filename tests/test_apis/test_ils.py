@@ -18,7 +18,7 @@ from mmdfad.utils import DistillError
 from test_apis.test_distill import LENET, learning_rates
 
 # Seconds. Ten steps of imitation take 5 s.
-COST = Cost(generation=0.8, imitation=0.5, forward=0.4, place='on paper')
+COST = Cost(generation=0.8, imitation=0.5, forward=0.4, place='on paper', memory=2**30)
 START = 38.4
 FLAT = """
 import torch

@@ -39,7 +39,7 @@ def test_sets_of_a_teacher_with_batch_norm(distiller):
     random = torch.get_rng_state()
     probes = Probes(teacher, SIZE)
     images = probes.images
-    assert images.keys() == {'inverted', 'mixed', 'leaves'}
+    assert images.keys() == {'inverted', 'leaves'}
     low, high = teacher.pixel_space.bounds(3)
     for name, batch in images.items():
         assert batch.shape == (probes.count, 3, *SIZE), name
@@ -84,7 +84,5 @@ def test_the_agreement_is_that_of_the_labels(distiller):
 def test_validation_labels_probe_images_and_those_of_the_generator(distiller):
     noise = torch.randn(3, distiller.generator.noise_dim)
     samples = distiller.val_step(dict(noise=[*noise], probe=[0, 11, 12]))
-    assert [sample.get('probe') for sample in samples] == [None] * 3 + ['inverted', 'inverted'] + ['mixed'] * 2 + [
-        'leaves'
-    ] * 2
+    assert [sample.get('probe') for sample in samples] == [None] * 3 + ['inverted'] * 2 + ['leaves'] * 2
     assert distiller.training

@@ -166,6 +166,8 @@ def test_launchers_are_valid_shell_and_torchrun_is_called_right(tmp_path):
     assert words[6:] == ['c.py', '--launcher', 'pytorch', '--amp']
     words = sh('dist_test.sh', 'c.py', 'x.pth', '2', '--out', 'a b.pkl')
     assert words[-6:] == ['c.py', 'x.pth', '--launcher', 'pytorch', '--out', 'a b.pkl']
+    words = sh('slurm_test.sh', 'part', 'job', 'c.py', 'x.pth', '--tta', GPUS='16', GPUS_PER_NODE='8')
+    assert words[-5:] == ['c.py', 'x.pth', '--launcher', 'slurm', '--tta']
     words = sh('slurm_train.sh', 'part', 'job', 'c.py', 'work', '--amp', GPUS='16', GPUS_PER_NODE='8')
     assert {'-p', 'part', '--job-name=job', '--ntasks=16', '--ntasks-per-node=8', '--gres=gpu:8'} <= set(words)
     assert words[-5:] == ['c.py', '--work-dir=work', '--launcher', 'slurm', '--amp']

@@ -1,5 +1,6 @@
 """Runs that get a signal to stop, or lose a rank."""
 
+import json
 import os
 import re
 import signal
@@ -57,6 +58,10 @@ def test_signal_finishes_the_round_and_saves(tmp_path, tiny_cfg, teacher_checkpo
     assert state['meta']['iter'] == stopped
     command = next(line for line in output.splitlines() if '--resume' in line)
     assert re.search(rf'python\S* \S*tools/train.py \S*tiny.py .*--work-dir {work_dir} .*--resume=auto', command)
+    report = json.loads((work_dir / 'report.json').read_text())
+    assert report['status']['state'] == 'interrupted'
+    assert report['rounds'] == dict(done=stopped, planned=200)
+    assert (work_dir / 'report.html').exists()
     if number == signal.SIGTERM:  # the state is that of a run that never stopped
         whole = run(tiny_cfg, work_dir=str(tmp_path / 'whole'), train_cfg__max_iters=stopped)
         assert_same_state(dict(state['state_dict']), dict(whole.model.state_dict()))

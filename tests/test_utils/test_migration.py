@@ -83,7 +83,7 @@ def test_custom_hooks_work_beside_the_default_ones(tiny_cfg, tmp_path):
         dict(type='mmdfad.SyntheticImageHook', interval=1),
         dict(type='mmdfad.TrainingHealthHook', interval=1),
         dict(type='mmdfad.ExportStudentHook'),
-        dict(type='mmdfad.DistillSummaryHook'),
+        dict(type='mmdfad.ReportHook'),
         dict(type='mmdfad.PreemptionHook'),
     ]
     listed = run(tiny_cfg, train_cfg__max_iters=2)

@@ -17,7 +17,7 @@ from ..choices import (
     hook_settings,
     noise_settings,
 )
-from ..cost import measure_cost
+from ..cost import explain_memory, measure_cost
 
 # The warm-up of the learning rate takes one round of this many.
 _WARM_UP = 30
@@ -44,6 +44,7 @@ def dfad_settings(choices: Choices, task: Task) -> dict:
         seconds = sum(phase['steps'] * getattr(cost, phase['name']) for phase in phases)
         reason = f'as many as take {task.minutes:g} minutes, at {seconds:.2g} s a round {cost.place}'
         rounds = choices.make('rounds', max(1, int(60 * task.minutes / seconds)), reason)
+        explain_memory(choices, cost)
     elif rounds is None:
         reason = "the paper's for images of that size (one of its epochs has 50 rounds); --rounds changes it"
         rounds = choices.make('rounds', 15000 if task.large else 25000, reason)

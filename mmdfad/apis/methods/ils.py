@@ -20,9 +20,9 @@ from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating
 
 from ..choices import Choices, Task, decay_settings, has_layer_norms, hook_settings, noise_settings
-from ..cost import Cost, measure_cost
+from ..cost import Cost, explain_memory, measure_cost
 from .dfad import adversarial_objective
-from .ils_images import LEAVES_BATCHES, POOL_STEPS, Images, image_generator
+from .ils_images import LEAVES_BATCHES, POOL_STEPS, Images, bytes_kept, image_generator
 
 # Images in a step: so many of so many pixels, and fewer of larger ones.
 SMALL_BATCH, LARGE_BATCH, LEAST_BATCH = (64, 32 * 32), (16, 96 * 128), 8
@@ -99,6 +99,7 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     model['generator'] = image_generator(
         Choices(), task, images, batch_size, recipe.images if inverts else LEAVES_BATCHES
     )
+    explain_memory(choices, cost, bytes_kept(task, model['generator']) - bytes_kept(task, generator))
     model['start']['begin'] = recipe.images
     schedule = _schedule(task, recipe, images)
     return dict(model=model, **noise_settings(batch_size), optim_wrapper=optim_wrapper, **schedule)

@@ -60,7 +60,23 @@ def _shift(task: Task) -> int:
 
 def _most_images(task: Task) -> int:
     """As many as are kept in memory."""
-    return POOL_BYTES // (4 * task.image_settings['channels'] * math.prod(task.size))
+    return POOL_BYTES // _image_bytes(task)
+
+
+def bytes_kept(task: Task, generator: dict) -> int:
+    """Bytes of the images in a generator's pools and banks.
+
+    Args:
+        task (Task): The image size.
+        generator (dict): The generator's config, from :func:`image_generator`.
+    """
+    own = generator.get('capacity', generator.get('count', 0)) * _image_bytes(task)
+    inner = [*generator.get('generators', ()), generator.get('generator', {})]
+    return own + sum(bytes_kept(task, part) for part in inner if part)
+
+
+def _image_bytes(task: Task) -> int:
+    return 4 * task.image_settings['channels'] * math.prod(task.size)
 
 
 def _pool(task: Task, batch_size: int, rounds: int) -> dict:

@@ -5,15 +5,15 @@ from .checkpoint import DistillCheckpointHook
 from .export import ExportStudentHook
 from .health import TrainingHealthHook
 from .preemption import PreemptionHook
-from .summary import DistillSummaryHook
+from .progress import ProgressHook
 from .synthetic import SyntheticImageHook
 
 __all__ = [
     'AccelerationHook',
     'DistillCheckpointHook',
-    'DistillSummaryHook',
     'ExportStudentHook',
     'PreemptionHook',
+    'ProgressHook',
     'SyntheticImageHook',
     'TrainingHealthHook',
 ]

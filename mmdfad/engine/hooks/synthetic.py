@@ -5,12 +5,11 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from matplotlib import colormaps
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmdfad.engine.probe import must_probe, probe_noise
+from mmdfad.engine.probe import Classes, must_probe, probe_noise, to_pictures
 from mmdfad.registry import HOOKS
 from mmdfad.utils.model import unwrap
 
@@ -40,11 +39,7 @@ class SyntheticImageHook(Hook):
         """Draw the noise once, and look up names and colours of the classes."""
         distiller = unwrap(runner.model)
         self.noise = probe_noise(distiller, self.num_images)
-        meta = distiller.teacher.meta_in(runner.cfg)
-        numbers = range(distiller.num_classes)
-        self.classes = meta.get('classes') or [str(i) for i in numbers]
-        hues = colormaps['hsv']([i / distiller.num_classes for i in numbers])[:, :3] * 255
-        self.palette = np.array(meta.get('palette') or hues).astype(np.uint8)
+        self.classes = Classes.of(distiller, runner.cfg)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -59,17 +54,16 @@ class SyntheticImageHook(Hook):
         images, student_logits, teacher_logits = distiller.probe(self.noise)
         if not is_main_process():
             return
-        pictures = distiller.teacher.pixel_space.to_rgb(images).permute(0, 2, 3, 1)
-        columns = (v.cpu().numpy() for v in (pictures, teacher_logits.argmax(1), student_logits.argmax(1)))
-        tiles = [self._tile(*column) for column in zip(*columns, strict=True)]
+        labels = (logits.argmax(1).cpu().numpy() for logits in (teacher_logits, student_logits))
+        tiles = [self._tile(*column) for column in zip(to_pictures(distiller, images), *labels, strict=True)]
         runner.visualizer.add_image('synthetic', draw_grid(tiles, self.min_tile), runner.iter + 1)
 
     def _tile(self, picture: np.ndarray, teacher: np.ndarray, student: np.ndarray) -> 'Tile':
         """An image of a classifier with two names, or of a segmentor with two label maps."""
-        picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+        names, palette = self.classes.names, self.classes.palette
         if teacher.ndim == 0:
-            return Tile(picture, (f'T {self.classes[teacher]}', f'S {self.classes[student]}'), teacher != student)
-        picture = np.hstack([picture, self.palette[teacher], self.palette[student]])
+            return Tile(picture, (f'T {names[teacher]}', f'S {names[student]}'), teacher != student)
+        picture = np.hstack([picture, palette[teacher], palette[student]])
         return Tile(picture, ('image, teacher, student', f'agree on {(teacher == student).mean():.0%}'), False)
 
 

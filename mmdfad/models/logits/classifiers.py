@@ -111,7 +111,7 @@ class LeNetLogits(ClassifierLogits):
 
     def raw_logits(self, images: Tensor) -> Tensor:
         """Logits [N, K]."""
-        return super().raw_logits(images).reshape(len(images), -1)
+        return super().raw_logits(images).reshape(images.shape[0], -1)
 
 
 @LOGIT_ADAPTERS.register_module(name='ViTEVA02')

@@ -25,7 +25,9 @@ class SegmentorLogits(LogitModel):
         """Logits [N, K, H, W]."""
         size = images.shape[2:]
         meta = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)
-        logits = self.model.encode_decode(images, [meta] * len(images))
+        # Exported graphs are for any batch size, and a list has a fixed length. Heads look at the first entry only.
+        count = 1 if torch.compiler.is_exporting() else len(images)
+        logits = self.model.encode_decode(images, [meta] * count)
         return self._two_classes(logits) if logits.shape[1] == 1 else logits
 
     def _two_classes(self, logits: Tensor) -> Tensor:

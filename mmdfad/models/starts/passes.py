@@ -14,6 +14,7 @@ from mmdfad.models.network import last_tensor
 from mmdfad.models.pixels import resize_images
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import upcast
+from mmdfad.utils.progress import counting
 
 from .blocks import Block
 from .matching import Match, Plan, Side
@@ -59,10 +60,12 @@ class Passes:
         errors: dict[str, float] = {}
         for name in self.plan.left:
             print_log(f'Least squares: {name} keeps its weights', 'current')
-        for steps in self._shares():
-            wanted = self._targets(list(chain(*steps)))
-            for step in steps:
-                errors |= self._fit(step, wanted)
+        with counting('start: layers', len(self.plan.steps)) as advance:
+            for steps in self._shares():
+                wanted = self._targets(list(chain(*steps)))
+                for step in steps:
+                    errors |= self._fit(step, wanted)
+                    advance()
         if not errors:
             raise DistillError(
                 'LeastSquaresStart found no layer with a finite solution: the generated images or the outputs of '

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from mmdfad.evaluation.prediction import CALIBRATION, logit
 from mmdfad.utils.atomic import atomic_write
 
-# What each kind of teacher is predicted from. Sets that did not help are left out.
-KINDS = dict(inverted=('inverted',), leaves=('leaves',))
-RIDGE, COVERAGE = 0.1, 0.9
+# What each kind of teacher is predicted from.
+KINDS = dict(inverted=('inverted', 'leaves'), leaves=('leaves',))
+RIDGE, COVERAGE = 0.03, 0.9
 PLOT = Path('docs/images/predicted_agreement.svg')
 
 
@@ -49,7 +49,7 @@ def fit(rows: Sequence[dict]) -> None:
 
 
 def _solve(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Ridge regression towards the agreement on the probe images themselves, their mean if there are several sets."""
+    """Ridge regression towards the mean of all sets."""
     prior = np.array([0.0, *[1 / (inputs.shape[1] - 1)] * (inputs.shape[1] - 1)])
     gram = inputs.T @ inputs + RIDGE * len(targets) * np.eye(len(prior))
     return prior + np.linalg.solve(gram, inputs.T @ (targets - inputs @ prior))

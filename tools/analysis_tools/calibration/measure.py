@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.runner import Runner
-from torch import Tensor
 
 from mmdfad.apis import read_run
 from mmdfad.apis.checkpoints import load_student_weights
 from mmdfad.apis.config import add_agreement, plain_student_config
 from mmdfad.models.probes import Probes
 
-# Images of a teacher, by its checkpoint. They take longer to make than everything else.
-_PROBES: dict[tuple, dict[str, Tensor]] = {}
+# Those of each teacher. Their images take longer to make than everything else.
+_PROBES: dict[tuple, Probes] = {}
 
 
 def measure(config: str | Path) -> Iterator[dict]:
@@ -32,11 +31,11 @@ def measure(config: str | Path) -> Iterator[dict]:
     runner = Runner.from_cfg(both)
     distiller = runner.model
     teacher = Path(distiller.teacher.checkpoint)
-    probes = Probes(distiller.teacher, distiller.generator.image_size)
     key = (str(teacher), distiller.generator.image_size)
-    probes.images = _PROBES.setdefault(key, probes.images) if key not in _PROBES else _PROBES[key]
-    distiller.__dict__['_probes'] = type(distiller._teacher)(probes)
-    for checkpoint in sorted(work_dir.glob('*.pth'), key=lambda path: (path.stem == 'student', path.stat().st_mtime)):
+    if key not in _PROBES:
+        _PROBES[key] = Probes(distiller.teacher, distiller.generator.image_size)
+    distiller.probes = _PROBES[key]
+    for checkpoint in sorted(work_dir.glob('iter_*.pth'), key=lambda path: int(path.stem.removeprefix('iter_'))):
         load_student_weights(distiller.student.model, str(checkpoint))
         truth = runner.test()['agreement']
         yield dict(

@@ -56,7 +56,6 @@ TEACHERS = dict(
     resnet32=Teacher(EXAMPLES / 'resnet32_cifar10.py', 'data/cifar10/resnet32.pth'),
     resnet4k=Teacher(OWN / 'resnet_cifar10_4k.py'),
     deeplabv3=Teacher(SHIPPED / 'deeplabv3_r18w32_camvid_small.py', 'data/camvid_teacher/deeplabv3_r18w32.pth', CAMVID),
-    pspnet=Teacher(OWN / 'pspnet_camvid_small.py', None, CAMVID),
 )
 LENET_HALF = str(HERE / 'students/lenet5half_mnist5k.py')
 PAIRS = [
@@ -72,12 +71,6 @@ PAIRS = [
     Pair('resnet32', str(EXAMPLES / 'resnet20_cifar10.py'), 'ils', 80),
     Pair('resnet32', str(EXAMPLES / 'resnet32half_cifar10.py'), 'ils', 80),
     Pair('resnet44', str(EXAMPLES / 'resnet20_cifar10.py'), 'ils', 80),
-    Pair('resnet44', str(EXAMPLES / 'resnet32half_cifar10.py'), 'ils', 80),
     Pair('resnet4k', 'auto:0.5', 'ils', 80),
-    Pair('resnet4k', 'auto:depth=0.5', 'ils', 80),
     Pair('deeplabv3', 'auto:0.5', 'ils', 60),
-    Pair('deeplabv3', 'auto:0.25', 'ils', 60),
-    Pair('deeplabv3', 'auto:0.5', 'dfad', 60),
-    Pair('pspnet', 'auto:0.5', 'ils', 60),
-    Pair('pspnet', 'auto:0.25', 'ils', 60),
 ]

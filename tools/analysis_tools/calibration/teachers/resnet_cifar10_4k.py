@@ -33,7 +33,7 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4))
-param_scheduler = dict(type='CosineAnnealingLR', by_epoch=True, T_max=20, convert_to_iter_based=True)
-train_cfg = dict(by_epoch=True, max_epochs=20, val_interval=20)
-default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=20))
+param_scheduler = dict(type='CosineAnnealingLR', by_epoch=True, T_max=8, convert_to_iter_based=True)
+train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=8)
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=8))
 randomness = dict(seed=0)

@@ -1,0 +1,5 @@
+"""Reports of runs."""
+
+from .hook import ReportHook
+
+__all__ = ['ReportHook']

@@ -1,0 +1,135 @@
+"""Teacher and student on generated images: where they agree, and what to show of it."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmdfad.engine.probe import Classes, probe_noise, to_pictures
+from mmdfad.models.base_distiller import BaseDistiller
+
+# Multiply-adds of teacher and student for all images, some seconds on a CPU core, and bounds for their number.
+_FLOPS, _LEAST, _MOST = 2e11, 12, 1024
+# Images in a batch, or fewer of many pixels.
+_BATCH, _BATCH_PIXELS = 64, 2**20
+
+
+@dataclass(frozen=True)
+class Example:
+    """A generated image and what the networks make of it.
+
+    Attributes:
+        picture (np.ndarray): uint8 RGB [H, W, 3].
+        teacher (np.ndarray): The teacher's label, [] or [H, W].
+        student (np.ndarray): The student's.
+        confidence (tuple[float, float]): Probabilities that teacher and student give their labels, means over pixels.
+        agreement (float): Share of the same labels: 0 or 1 for a classifier.
+        distance (float): How far the student is from the teacher's label: the probability that the teacher gives to
+            its label beyond what the student gives to it, a mean over pixels.
+    """
+
+    picture: np.ndarray
+    teacher: np.ndarray
+    student: np.ndarray
+    confidence: tuple[float, float]
+    agreement: float
+    distance: float
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The labels on all generated images, and some of the images.
+
+    Attributes:
+        pairs (Counter[tuple[int, int]]): Images, or pixels, by the labels of teacher and student.
+        count (int): Number of images.
+        worst (list[Example]): Those where the networks differ most, most first.
+        drawn (list[Example]): The first ones: a fair sample.
+    """
+
+    pairs: Counter[tuple[int, int]]
+    count: int
+    worst: list[Example]
+    drawn: list[Example]
+
+    @property
+    def agreement(self) -> float:
+        """float: Share of images, or pixels, with the same label."""
+        same = sum(number for (teacher, student), number in self.pairs.items() if teacher == student)
+        return same / max(self.pairs.total(), 1)
+
+    def by_class(self, classes: Classes) -> list[dict]:
+        """Agreement for each label that the teacher gives, the class that costs most first.
+
+        Args:
+            classes (Classes): Names of the classes.
+
+        Returns:
+            list[dict]: ``name``; ``share`` of all images or pixels; ``agreement``; ``lost``, the share of all that the
+            student labels differently; ``instead``, the label that it then gives most often, or None.
+        """
+        total, rows = self.pairs.total(), []
+        for label in {teacher for teacher, _ in self.pairs}:
+            row = Counter({student: number for (teacher, student), number in self.pairs.items() if teacher == label})
+            seen, same = row.total(), row.pop(label, 0)
+            rows.append(
+                dict(
+                    name=classes.names[label],
+                    share=seen / total,
+                    agreement=same / seen,
+                    lost=(seen - same) / total,
+                    instead=classes.names[row.most_common(1)[0][0]] if row else None,
+                )
+            )
+        return sorted(rows, key=lambda row: (-row['lost'], -row['share']))
+
+
+def look(distiller: BaseDistiller, flops: float, keep: int) -> Generated:
+    """Show generated images to teacher and student. The images are the same in every report of a run.
+
+    Args:
+        distiller (BaseDistiller): The distiller.
+        flops (float): Multiply-adds of teacher and student for one image. The more, the fewer images.
+        keep (int): Examples of each kind to keep.
+    """
+    count = int(min(max(_FLOPS / max(flops, 1), _LEAST), _MOST))
+    batch = max(2, min(_BATCH, _BATCH_PIXELS // math.prod(distiller.generator.image_size)))
+    pairs: Counter[tuple[int, int]] = Counter()
+    worst: list[Example] = []
+    drawn: list[Example] = []
+    device = distiller.device
+    with torch.random.fork_rng(devices=[] if device.type == 'cpu' else [device]):
+        torch.manual_seed(0)
+        for vectors in probe_noise(distiller, count).split(batch):
+            images, student, teacher = distiller.probe(vectors)
+            labels = torch.stack([teacher.argmax(1).flatten(), student.argmax(1).flatten()])
+            found, numbers = labels.unique(dim=1, return_counts=True)
+            pairs.update(dict(zip(map(tuple, found.T.tolist()), numbers.tolist(), strict=True)))
+            examples = _examples(distiller, images, student, teacher)
+            drawn += examples[: keep - len(drawn)]
+            worst = sorted(worst + examples, key=lambda e: (e.agreement, -e.distance))[:keep]
+    return Generated(pairs, count, worst, drawn)
+
+
+def _examples(distiller: BaseDistiller, images: Tensor, student: Tensor, teacher: Tensor) -> list[Example]:
+    labels = teacher.argmax(1), student.argmax(1)
+    probabilities = teacher.softmax(1), student.softmax(1)
+    own = [_mean(p.gather(1, label.unsqueeze(1))) for p, label in zip(probabilities, labels, strict=True)]
+    of_teachers = _mean(probabilities[1].gather(1, labels[0].unsqueeze(1)))
+    same = _mean((labels[0] == labels[1]).float().unsqueeze(1))
+    columns = (
+        to_pictures(distiller, images),
+        *(label.cpu().numpy() for label in labels),
+        zip(*own, strict=True),
+        same,
+        [t - s for t, s in zip(own[0], of_teachers, strict=True)],
+    )
+    return [Example(*row) for row in zip(*columns, strict=True)]
+
+
+def _mean(values: Tensor) -> list[float]:
+    """The mean for each image."""
+    return values.flatten(1).mean(1).tolist()
