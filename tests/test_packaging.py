@@ -36,6 +36,7 @@ def test_wheel_ships_configs_and_tools(wheel):
     }
     metafiles = mmengine.load(ROOT / 'model-index.yml')['Import']
     expected |= {f'mmdfad/.mim/{path}' for path in ('model-index.yml', *metafiles)} | {'mmdfad/registry.py'}
+    expected |= {f'mmdfad/reports/templates/{name}' for name in ('report.html.j2', 'style.css')}
     assert expected <= names
     assert not any(name.startswith(('tests/', 'configs/', 'tools/')) for name in names)
 

@@ -65,15 +65,24 @@ def measure_cost(task: Task, model: dict, optim_wrapper: dict, batch_size: int) 
         torch.accelerator.reset_peak_memory_stats()
     with counting('timing: steps', 3) as advance:
         if distiller.generator.learns and 'generation' in model:
-            generation = median_seconds(lambda: distiller.generation_step(noise, optim['generator']), device)
+            generation = _median_seconds(lambda: distiller.generation_step(noise, optim['generator']), device)
         advance()
-        imitation = median_seconds(lambda: distiller.imitation_step(noise, optim['student']), device)
+        imitation = _median_seconds(lambda: distiller.imitation_step(noise, optim['student']), device)
         advance()
         with torch.no_grad(), evaluating(distiller):
             images = distiller.generator.sample(noise.to(device)).float()
-            forward = median_seconds(lambda: (distiller.teacher(images), distiller.student(images)), device)
+            forward = _median_seconds(lambda: (distiller.teacher(images), distiller.student(images)), device)
         advance()
     return Cost(generation, imitation, forward, place_of(device), _peak_memory(device))
+
+
+def _median_seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Median seconds of some calls, after one to warm up. Long ones are timed once."""
+    call()
+    seconds: list[float] = []
+    while len(seconds) < _REPEATS and sum(seconds) < _LONG:
+        seconds.append(seconds_of(call, device))
+    return median(seconds)
 
 
 def place_of(device: torch.device) -> str:
@@ -83,23 +92,13 @@ def place_of(device: torch.device) -> str:
     return f'on {threads}this {device.type}'
 
 
-def median_seconds(call: Callable[[], object], device: torch.device, repeats: int = _REPEATS) -> float:
-    """Median seconds of some calls, after one to warm up.
-
-    Args:
-        call (Callable[[], object]): What to time.
-        device (torch.device): The device that it uses.
-        repeats (int): The most calls. There are fewer if they take long. Defaults to 3.
-    """
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call that uses a device."""
+    _wait(device)
+    start = time.perf_counter()
     call()
-    seconds: list[float] = []
-    while len(seconds) < repeats and sum(seconds) < _LONG:
-        _wait(device)
-        start = time.perf_counter()
-        call()
-        _wait(device)
-        seconds.append(time.perf_counter() - start)
-    return median(seconds)
+    _wait(device)
+    return time.perf_counter() - start
 
 
 def explain_memory(choices: Choices, cost: Cost, images: int = 0) -> None:

@@ -2,6 +2,8 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 
 import torch
 from mmengine.device import get_device
@@ -11,20 +13,21 @@ from mmdfad.models.build import build_network
 from mmdfad.models.network import Network
 from mmdfad.models.pixels import image_channels
 from mmdfad.utils import DistillError
-from mmdfad.utils.model import evaluating, model_size
+from mmdfad.utils.model import ModelSize, evaluating, model_size
 from mmdfad.utils.progress import counting
 from mmdfad.utils.quiet import quiet
 from mmdfad.utils.table import format_table
 
 from .choices import Choices
-from .cost import median_seconds, place_of
+from .cost import place_of, seconds_of
 from .distill import absolute_path, choose_image_size, count_classes, parse_ratios
 from .image_size import Size
 from .shrink import shrink
 
+TEACHER = 'teacher'
 FLAGS = ('auto:0.75', 'auto:0.5', 'auto:0.25', 'auto:depth=0.5', 'auto:width=0.5,depth=0.5')
-# Passes that a latency is the median of, unless they take long.
-_PASSES = 15
+# Passes of each network that are timed, but no more after so many seconds.
+_PASSES, _LONG = 25, 5.0
 
 
 @dataclass(frozen=True)
@@ -49,21 +52,19 @@ class StudentSizes:
     Attributes:
         image_shape (tuple[int, int, int]): Channels, height and width of the images.
         place (str): Where the latencies were measured, for messages.
-        teacher (MeasuredSize): The teacher.
-        students (dict[str, MeasuredSize]): The students by the value of ``--student``.
-        problems (dict[str, str]): Why the others cannot be made, in one line each.
+        models (dict[str, MeasuredSize]): The ``'teacher'``, and the students by the value of ``--student``.
+        problems (dict[str, str]): Why other students cannot be made, in one line each.
     """
 
     image_shape: tuple[int, int, int]
     place: str
-    teacher: MeasuredSize
-    students: dict[str, MeasuredSize]
+    models: dict[str, MeasuredSize]
     problems: dict[str, str]
 
     def text(self) -> str:
         """A table, with the shares of the teacher's."""
         header = ['--student', 'parameters', 'share', 'multiply-adds', 'share', 'latency', 'share']
-        rows = [_row(flag, size, self.teacher) for flag, size in dict(teacher=self.teacher, **self.students).items()]
+        rows = [_row(name, size, self.models[TEACHER]) for name, size in self.models.items()]
         shape = 'x'.join(map(str, self.image_shape))
         notes = [
             *(f'{flag}: {problem}' for flag, problem in self.problems.items()),
@@ -85,31 +86,48 @@ def student_sizes(teacher: str, checkpoint: str, image_size: Size | None = None)
         DistillError: If the teacher cannot be built, or nothing tells the image size.
     """
     device = torch.device(get_device())
-    with quiet(), counting('measuring: sizes', 1 + len(FLAGS)) as advance:
+    with quiet(), counting('measuring: sizes', 2 + len(FLAGS)) as advance:
         cfg_path = absolute_path(teacher)
         network = build_network(dict(cfg_path=cfg_path, checkpoint=absolute_path(checkpoint)), 'teacher')
         size = choose_image_size(Choices(), network, teacher, image_size)
         images = torch.zeros(2, image_channels(network.model), *size)
-        of_teacher, students, problems = _measure(network, images, device), {}, {}
+        networks, sizes, problems = {TEACHER: network}, {TEACHER: _size(network, images)}, {}
         advance()
         for flag in FLAGS:
             try:
                 options = shrink(network.cfg, **parse_ratios(flag))
                 student = build_network(dict(cfg_path=cfg_path, cfg_options=options), 'student')
-                students[flag] = _measure(student, images, device)
+                networks[flag], sizes[flag] = student, _size(student, images)
             except DistillError as error:
                 problems[flag] = _in_short(error)
             advance()
-    return StudentSizes((images.shape[1], *size), place_of(device), of_teacher, students, problems)
+        seconds = _latencies(networks, images[:1], device)
+        advance()
+    models = {name: MeasuredSize(own.params, own.flops, seconds[name]) for name, own in sizes.items()}
+    return StudentSizes((images.shape[1], *size), place_of(device), models, problems)
 
 
-def _measure(network: Network, images: Tensor, device: torch.device) -> MeasuredSize:
+def _size(network: Network, images: Tensor) -> ModelSize:
     count_classes(network, images)  # explains why a network cannot take the images
-    network, images = network.to(device), images.to(device)
     with torch.no_grad(), evaluating(network):
-        size = model_size(network.logits, images)
-        seconds = median_seconds(lambda: network.logits(images[:1]), device, _PASSES)
-    return MeasuredSize(size.params, size.flops, seconds)
+        return model_size(network.logits, images)
+
+
+def _latencies(networks: dict[str, Network], image: Tensor, device: torch.device) -> dict[str, float]:
+    """Median seconds of some passes, after one to warm up.
+
+    The networks take turns: what else runs on the machine slows all of them alike.
+    """
+    image = image.to(device)
+    passes = {name: partial(network.to(device).eval().logits, image) for name, network in networks.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    with torch.no_grad():
+        for run in passes.values():
+            run()
+        while len(seconds[TEACHER]) < _PASSES and sum(map(sum, seconds.values())) < _LONG:
+            for name, run in passes.items():
+                seconds[name].append(seconds_of(run, device))
+    return {name: median(own) for name, own in seconds.items()}
 
 
 def _in_short(error: DistillError) -> str:
@@ -117,10 +135,10 @@ def _in_short(error: DistillError) -> str:
     return re.sub(r'^--student auto:\S+ ', '', str(error).splitlines()[0].partition('; ')[0])
 
 
-def _row(flag: str, size: MeasuredSize, teacher: MeasuredSize) -> list[str]:
-    def share(name: str) -> str:
-        return f'{getattr(size, name) / getattr(teacher, name):.0%}'
+def _row(name: str, size: MeasuredSize, teacher: MeasuredSize) -> list[str]:
+    def share(what: str) -> str:
+        return f'{getattr(size, what) / getattr(teacher, what):.0%}'
 
     flops = f'{size.flops / 1e6:,.2f} M'
     latency = f'{1000 * size.seconds:,.2f} ms'
-    return [flag, f'{size.params:,}', share('params'), flops, share('flops'), latency, share('seconds')]
+    return [name, f'{size.params:,}', share('params'), flops, share('flops'), latency, share('seconds')]

@@ -12,7 +12,7 @@ from mmdfad.engine.probe import Classes, probe_noise, to_pictures
 from mmdfad.models.base_distiller import BaseDistiller
 
 # Multiply-adds of teacher and student for all images, some seconds on a CPU core, and bounds for their number.
-_FLOPS, _LEAST, _MOST = 2e11, 12, 1024
+_FLOPS, _LEAST, _MOST = 6e10, 12, 1024
 # Images in a batch, or fewer of many pixels.
 _BATCH, _BATCH_PIXELS = 64, 2**20
 

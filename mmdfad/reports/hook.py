@@ -22,7 +22,7 @@ from .render import render_table
 from .write import saved_weights, write_report
 
 # Whoever interrupts a run may soon end it.
-_HURRY = Limits(latency=1.0, validation=0.0)
+_HURRY = Limits(latency=1.0, validation=0.0, predict=False)
 
 
 @HOOKS.register_module()
@@ -34,16 +34,17 @@ class ReportHook(Hook):
     arguments allow. See docs/report.md.
 
     Args:
-        latency_seconds (float): Time for all measured latencies together. Defaults to 5.
+        latency_seconds (float): Time for all measured latencies together. Defaults to 3.
         validation_seconds (float): If teacher and student can be validated on the run's real validation data in so much
             time, they are. Defaults to 20.
+        predict (bool): Predict the agreement on real images, see docs/prediction.md. Defaults to True.
     """
 
     # After the last checkpoint, whose student it shows.
     priority = 'LOWEST'
 
-    def __init__(self, latency_seconds: float = 5.0, validation_seconds: float = 20.0) -> None:
-        self.limits = Limits(latency_seconds, validation_seconds)
+    def __init__(self, latency_seconds: float = 3.0, validation_seconds: float = 20.0, predict: bool = True) -> None:
+        self.limits = Limits(latency_seconds, validation_seconds, predict)
 
     def before_train(self, runner: Runner) -> None:
         """Log the machine and the versions, and see to a report if training ends with an error."""

@@ -8,13 +8,12 @@ from torch.utils.data import DataLoader
 
 from mmdfad.engine.optim import fastest_dtype
 from mmdfad.engine.probe import Classes, probe_noise
-from mmdfad.evaluation.prediction import Prediction
+from mmdfad.evaluation.prediction import Prediction, predict_agreement
 from mmdfad.models.base_distiller import BaseDistiller
 
 from .generated import Generated, look
 from .logs import Logs
 from .measure import BATCHES, measure
-from .prediction import predict
 from .validation import Scores, score
 
 # Examples of each kind, of a classifier and of a segmentor.
@@ -30,10 +29,12 @@ class Limits:
     Attributes:
         latency (float): Seconds for all measured latencies together.
         validation (float): Seconds that validating both networks once more may take. Defaults to 20.
+        predict (bool): Whether the agreement on real images is predicted. Defaults to True.
     """
 
-    latency: float = 5.0
+    latency: float = 3.0
     validation: float = 20.0
+    predict: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _inspect(
         networks=found,
         generated=look(distiller, flops['student'] * (1 + ratio), _EXAMPLES[logits.ndim]),
         classes=Classes.of(distiller, cfg),
-        prediction=predict(distiller),
+        prediction=predict_agreement(distiller.probe_agreement()) if limits.predict else None,
         scores=score(distiller, cfg, logs, ratio, limits.validation, loader),
         adversarial=distiller.generator.learns and 'Discrepancy' in str(cfg.model.get('generation', 'L1Discrepancy')),
     )

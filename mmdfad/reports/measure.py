@@ -15,7 +15,7 @@ from mmdfad.utils.model import evaluating, model_size
 
 BATCHES = (1, 16)
 # A batch whose pass is expected to take so many times its share of the time is not measured.
-_PATIENCE = 5
+_PATIENCE = 10
 # Passes of a quick model.
 _MOST = 50
 _Models = Mapping[str, tuple[torch.nn.Module, Tensor]]

@@ -17,6 +17,9 @@ def verdict(prediction: Prediction | None, generated: dict | None, real: dict | 
         real (dict, optional): ``agreement`` on the validation data, if it was measured.
         unit (str): What is labelled: ``'images'`` or ``'pixels'``.
     """
+    if real is not None and real['agreement'] is not None:
+        share = percent(real['agreement'])
+        return f"On the validation data, the student gives the teacher's label to {share} of the {unit}."
     if prediction is not None:
         interval = f'{percent(prediction.low)} to {percent(prediction.high)}'
         if prediction.value is None:
@@ -27,9 +30,6 @@ def verdict(prediction: Prediction | None, generated: dict | None, real: dict | 
             f"On real data, the student is predicted to give the teacher's label to {share} of the {unit} "
             f'(90% interval: {interval}).'
         )
-    if real is not None and real['agreement'] is not None:
-        share = percent(real['agreement'])
-        return f"On the validation data, the student gives the teacher's label to {share} of the {unit}."
     if generated is None:
         return 'Teacher and student were not compared.'
     share, images = percent(generated['agreement']), f'{generated["count"]:,} generated images'

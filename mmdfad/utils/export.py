@@ -33,9 +33,13 @@ def student_config(run: Config, student: Config) -> Config:
     """
     source = run if has_real_data(run) else student
     content = dict(default_scope=student.default_scope, model=with_type_names(student.model))
+    scope = student.default_scope
     content.update(
-        {key: _without_scope(with_type_names(source[key])) for key in _EVALUATION_KEYS if source.get(key) is not None}
+        {key: _plain(with_type_names(source[key]), scope) for key in _EVALUATION_KEYS if source.get(key) is not None}
     )
+    pipeline = innermost_dataset((content.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline')
+    if scope == 'mmseg' and pipeline:
+        content['test_pipeline'] = pipeline  # where mmseg.apis.inference_model looks
     metrics = content.get('test_evaluator')
     if isinstance(metrics, list):
         # An exported student has no teacher to agree with.
@@ -54,11 +58,16 @@ def student_config(run: Config, student: Config) -> Config:
     return Config(content)
 
 
-def _without_scope(cfg: Any) -> Any:
-    """A copy without the scope that mmengine adds to what a config inherits from ``mmdfad::``."""
+def _plain(cfg: Any, scope: str) -> Any:
+    """A copy without the scope that mmengine adds to what a config inherits from ``mmdfad::``.
+
+    Types of the student's own package lose its name: the stock inferencers look for ``LoadAnnotations``.
+    """
     if isinstance(cfg, Mapping):
-        return {key: _without_scope(value) for key, value in cfg.items() if (key, value) != ('_scope_', 'mmdfad')}
-    return type(cfg)(_without_scope(value) for value in cfg) if isinstance(cfg, list | tuple) else cfg
+        kept = {key: _plain(value, scope) for key, value in cfg.items() if (key, value) != ('_scope_', 'mmdfad')}
+        package, _, name = str(kept.get('type')).rpartition('.')
+        return kept | dict(type=name) if package == scope else kept
+    return type(cfg)(_plain(value, scope) for value in cfg) if isinstance(cfg, list | tuple) else cfg
 
 
 def has_real_data(cfg: Config) -> bool:

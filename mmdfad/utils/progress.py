@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-# Seconds between two drawings.
+# Seconds between two drawings of the same tasks.
 _INTERVAL = 0.1
 
 
@@ -35,13 +35,14 @@ class Bars(Progress):
         columns = (TextColumn(text), BarColumn(), TextColumn('{task.fields[left]}'))
         # Long lines stay whole: the terminal breaks them.
         super().__init__(*columns, console=_Terminal(soft_wrap=True), auto_refresh=False, transient=True)
-        self._drawn_at = 0.0
+        self._drawn: tuple[list[str], float] = ([], 0.0)
 
     def draw(self) -> None:
-        """Draw, if the last time was not just now."""
-        if time.monotonic() - self._drawn_at > _INTERVAL:
+        """Draw, unless the same tasks were drawn just now."""
+        (descriptions, when), now = self._drawn, [task.description for task in self.tasks]
+        if now != descriptions or time.monotonic() - when > _INTERVAL:
             self.refresh()
-            self._drawn_at = time.monotonic()
+            self._drawn = (now, time.monotonic())
 
 
 _live: Bars | None = None
@@ -100,6 +101,7 @@ def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
             yield advance
         finally:
             bars.remove_task(task)
+            bars.draw()
 
 
 def time_left(seconds: float, at_least: bool = False) -> str:

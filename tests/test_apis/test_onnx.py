@@ -10,10 +10,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import TINY
+from conftest import ROOT, TINY
 from in_process import call_here
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from PIL import Image
 from torch import Tensor, nn
 
 from mmdfad.apis.onnx import export_onnx
@@ -281,6 +282,23 @@ def test_tool_prints_what_it_found(net, tmp_path):
     assert 'scores: float32 [batch, 5], label: int64 [batch]' in result.stdout
     assert re.search(r'one image takes \d+\.\d\d ms with onnxruntime, \d+\.\d\d ms with PyTorch', result.stdout)
     onnx.checker.check_model(str(tmp_path / 'x.onnx'))
+
+
+def test_program_of_the_documentation(net, tmp_path, monkeypatch, capsys):
+    """It classifies a picture of another size as mmpretrain does."""
+    from mmpretrain import ImageClassificationInferencer
+
+    export_onnx(*net, tmp_path / 'work_dirs/mine/student.onnx', **BOTH)
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / 'digit.png')
+    page = (ROOT / 'docs/deployment.md').read_text()
+    (program,) = re.findall(r'```python\n(import json\n.*?)```', page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    exec(program, {})
+    printed = capsys.readouterr().out
+    found = ImageClassificationInferencer(stock_model(*net))(str(tmp_path / 'digit.png'))[0]
+    assert printed == f'{found["pred_class"]} {found["pred_scores"].round(3)}\n'
 
 
 @pytest.mark.parametrize(

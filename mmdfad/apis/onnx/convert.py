@@ -25,7 +25,7 @@ IMAGES = 'images'
 EXAMPLE = 2
 # How torch names an operator that it cannot translate.
 _UNKNOWN = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
-# The largest message that protobuf writes.
+# The largest file that protobuf writes, in bytes.
 _LARGEST = 2**31 - 1
 
 
@@ -52,8 +52,15 @@ def to_onnx(graph: Graph, images: Tensor, opset: int | None = None, any_size: bo
         any_size (bool): Whether it is for any height and width, too. Defaults to False.
 
     Raises:
-        DistillError: If torch cannot translate it. The message names the operator or has torch's reason.
+        DistillError: If the weights are too large, or torch cannot translate the graph. Then the message names the
+            operator or has torch's reason.
     """
+    weights = sum(value.numel() * value.element_size() for value in graph.state_dict().values())
+    if weights > _LARGEST:
+        raise DistillError(
+            f'the weights take {weights / 2**30:.1f} GiB, but an ONNX file that holds them has 2 at most; export a '
+            'smaller student'
+        )
     sizes = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC) if any_size else {}
     try:
         with for_any_batch(graph), _silence():
@@ -76,11 +83,6 @@ def to_onnx(graph: Graph, images: Tensor, opset: int | None = None, any_size: bo
             '--opset, or choose a version that is nearer'
         )
     _strip(proto)
-    if proto.ByteSize() > _LARGEST:
-        raise DistillError(
-            f'the graph has {proto.ByteSize() / 2**30:.1f} GiB, but an ONNX file with its weights inside holds 2; '
-            'export a smaller student'
-        )
     return proto
 
 

@@ -74,14 +74,17 @@ def _print_table(judged: Sequence[dict]) -> None:
     """A markdown table by teacher, each judged by a fit on the others."""
     print('| teacher | runs | checkpoints | mean error | in the 90% interval | mean width |')
     print('|---|---:|---:|---:|---:|---:|')
-    teachers = dict.fromkeys(row['teacher'] for row in judged)
-    for teacher in [*teachers, None]:
-        own = [row for row in judged if teacher in (None, row['teacher'])]
+    groups: dict[str, list[dict]] = {}
+    for row in judged:
+        kind = 'with' if 'inverted' in row['probes'] else 'without'
+        for group in (row['teacher'], f'all {kind} batch norm'):
+            groups.setdefault(group, []).append(row)
+    for group, own in groups.items():
         error = np.mean([abs(row['predicted'] - row['truth']) for row in own])
         inside = np.mean([row['low'] <= row['truth'] <= row['high'] for row in own])
         width = np.mean([row['high'] - row['low'] for row in own])
         runs = len({row['run'] for row in own})
-        print(f'| {teacher or "all"} | {runs} | {len(own)} | {error:.3f} | {inside:.0%} | {width:.2f} |')
+        print(f'| {group} | {runs} | {len(own)} | {error:.3f} | {inside:.0%} | {width:.2f} |')
 
 
 def _plot(judged: Sequence[dict]) -> None:
