@@ -18,6 +18,7 @@ LAYERS = [
     ['models.step'],
     ['models.network'],
     ['models.generators', 'models.objectives', 'models.starts'],
+    ['models.probes'],
     ['models.build', 'models.checks', 'models.base_distiller'],
     ['models.distiller', 'models.distributed'],
     ['models'],

@@ -285,7 +285,7 @@ def test_tool_prints_what_it_found(net, tmp_path):
 
 
 def test_program_of_the_documentation(net, tmp_path, monkeypatch, capsys):
-    """It classifies a picture of another size as mmpretrain does."""
+    """It classifies a picture as mmpretrain does."""
     from mmpretrain import ImageClassificationInferencer
 
     export_onnx(*net, tmp_path / 'work_dirs/mine/student.onnx', **BOTH)
