@@ -207,7 +207,7 @@ def test_inherited_demo_trains_and_validates(tmp_path):
     assert 0 <= runner.message_hub.get_scalar('val/accuracy/top1').current() <= 100
     student = Config.fromfile(tmp_path / 'run/student.py')
     assert '_scope_' not in str(student.to_dict())  # the stock tools need no mmdfad for the data
-    assert student.test_evaluator.type == 'mmpretrain.Accuracy'
+    assert student.test_evaluator.type == 'Accuracy'  # of the default scope
 
 
 def test_networks_without_a_scope_in_an_inheriting_config(tmp_path, teacher_checkpoint):

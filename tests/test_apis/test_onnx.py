@@ -24,7 +24,7 @@ from mmdfad.models.logits import as_logits
 from mmdfad.models.pixels import PixelSpace
 from mmdfad.utils import DistillError
 
-MEAN, STD, CLASSES = [120.0, 110.0, 100.0], [60.0, 55.0, 50.0], list('abcde')
+MEAN, STD, CLASSES = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375], list('abcde')
 BN = dict(type='BN')
 
 
@@ -225,6 +225,8 @@ class Net(torch.nn.Module):
 
     def forward(self, images):
         features = self.convolution(images).relu()
+        if self.what == 'size':
+            features = features.view(-1, 4, 6, 6)
         if self.what == 'window':  # as Swin does
             features = features.view(int(images.shape[0] / 1.0), 4, 6, -1)
         if self.what == 'constant':
@@ -343,6 +345,7 @@ def test_logits_that_overflow(net):
     [
         (dict(out='student.pth'), r'--out must be a file whose name ends with \.onnx, but found student\.pth'),
         (dict(image_size=(2, 8)), r'does not take images of 2x8 pixels \(.*; choose another --image-size'),
+        (dict(any_size=True, cfg_options={'model.kwargs.what': 'size'}), 'does not take images of 72x40 pixels'),
         (dict(image_size=(0, 8)), '--image-size must be a positive whole number or two'),
         (dict(order='gbr'), "--channel-order must be 'rgb' or 'bgr'"),
         (dict(opset=5), 'torch could not convert the graph to --opset 5, and wrote version 18; leave out --opset'),

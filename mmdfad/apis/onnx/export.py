@@ -17,7 +17,7 @@ from mmdfad.utils.quiet import quiet
 
 from ..config import is_distillation, read_run
 from ..image_size import Size, config_size
-from .check import Agreement, check, probe_batches, run_session, seconds, start_session
+from .check import BATCHES, Agreement, check, probe_batches, run_session, seconds, start_session
 from .convert import opset_of, require_packages, set_properties, to_onnx, without_logits
 from .graph import Graph, Preprocessing, channel_order
 
@@ -126,7 +126,8 @@ def export_onnx(
     batches = [batch for s in ([size, _larger(size)] if any_size else [size]) for batch in probe_batches(channels, s)]
     if not preprocessing:
         batches = [pixels(batch) for batch in batches]
-    _require_logits(graph, batches[0])
+    for batch in batches[:: len(BATCHES)]:
+        _require_logits(graph, batch)
 
     proto = to_onnx(graph, batches[1], opset, any_size)
     properties = _properties(network, order, preprocessing)
@@ -217,7 +218,9 @@ def _require_logits(graph: Graph, images: Tensor) -> None:
 def _properties(network: Network, order: str, preprocessing: bool) -> dict[str, str]:
     """What a program has to know that uses the file. Mean and std are in the order of the channels of the input."""
     task = 'segmentation' if network.logits.ndim == 4 else 'classification'
-    mean, std = (values.tolist() for values in (network.pixel_space.mean, network.pixel_space.std))
+    space = network.pixel_space
+    # As short as in the config: texts of fp32 numbers.
+    mean, std = ([float(str(number)) for number in values.float().numpy()] for values in (space.mean, space.std))
     if preprocessing and order == 'bgr':
         order, mean, std = 'rgb', mean[::-1], std[::-1]
     found = dict(

@@ -103,7 +103,7 @@ def test_without_a_terminal_the_same_lines_and_results(shown, folder):
 
 
 def test_a_signal_leaves_a_clean_terminal(folder):
-    ended = run_in_terminal(command(folder, 'stopped', 'train_cfg.max_iters=2000'), stop_at='rounds 2 of 2000')
+    ended = run_in_terminal(command(folder, 'stopped', 'train_cfg.max_iters=2000'), stop_at='start: rounds 3 of 2000')
     assert ended.status == 0, ended.output
     assert ended.same_settings
     lines = screen(ended.output)
