@@ -29,7 +29,7 @@ def call_here(tool: str, *arguments, cwd: Path = ROOT, check: bool = False) -> s
     path = str(ROOT / 'tools' / tool)
     out, err, code = io.StringIO(), io.StringIO(), 0
     # A logger, or a message hub, of a run in the same second has the same name.
-    for managed in (MMLogger, MessageHub, Visualizer, DefaultScope):
+    for managed in (MMLogger, MessageHub, Visualizer, *Visualizer.__subclasses__(), DefaultScope):
         managed._instance_dict.clear()
     with (
         patch('sys.argv', [path, *map(str, arguments)]),
