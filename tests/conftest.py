@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / 'tests/data/tiny.py'
 TINY_SEG = ROOT / 'tests/data/tiny_seg.py'
 FEW_PROBES = dict(IMAGES=16, DENSE_IMAGES=8, WARMUP=1)
+# A report takes longer than a tiny run, so only tests of reports have one.
+REPORT = dict(type='mmdfad.ReportHook', latency_seconds=0.1)
 _run_number = itertools.count()
 
 # Runs a test that takes `tiny_cfg` for a classifier and for a segmentor.
@@ -91,6 +93,7 @@ def tiny_cfg(request, tmp_path, teacher_checkpoints) -> Config:
     cfg = Config.fromfile(path)
     cfg.model.teacher.checkpoint = teacher_checkpoints[path]
     cfg.work_dir = str(tmp_path / 'run')
+    cfg.default_hooks.pop('report')
     return cfg
 
 
@@ -125,7 +128,8 @@ def build_runner(cfg: Config, **changes) -> Runner:
 def keep_hooks(cfg: Config, *names: str) -> None:
     """Remove all hooks of a config but those of mmengine and some that are named."""
     stock = ('logger', 'param_scheduler', 'timer')
-    cfg.default_hooks = {name: cfg.default_hooks[name] for name in (*stock, *names)}
+    hooks = dict(cfg.default_hooks, report=dict(REPORT))
+    cfg.default_hooks = {name: hooks[name] for name in (*stock, *names)}
 
 
 def hook_of(runner: Runner, kind: str) -> Hook:

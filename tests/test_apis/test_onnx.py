@@ -234,6 +234,9 @@ class Net(torch.nn.Module):
         features = features.mean((2, 3))
         if self.what == 'bessel':
             features = torch.special.bessel_j0(features)
+        if self.what == 'groups':  # as DMNet does
+            weight = features[:, :, None, None].flatten(0, 1)[:, None]
+            features = torch.conv2d(weight.transpose(0, 1), weight, groups=weight.shape[0]).view(-1, 4)
         if self.what == 'branch' and features.sum() > 0:
             features = features + 1
         return self.linear(features)
@@ -312,6 +315,7 @@ def test_program_of_the_documentation(net, tmp_path, monkeypatch, capsys):
         ),
         ('constant', 'for any batch size: its code turns the number of images into a constant'),
         ('bessel', r'cannot be exported to ONNX: torch has no translation of the operator \w+\.bessel_j0'),
+        ('groups', r'torch cannot translate this use of the operator aten\.conv2d\.default \(TypeError: '),
         ('branch', r'cannot be exported to ONNX: \w+: Could not guard on data-dependent expression'),
     ],
 )

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import both_tasks, run
+from conftest import REPORT, both_tasks, run
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 FLAGS = [
@@ -44,6 +44,7 @@ onload = () => {
 @pytest.mark.skipif(CHROMIUM is None, reason='needs chromium')
 @both_tasks
 def test_page_on_a_phone(tiny_cfg, tmp_path):
+    tiny_cfg.default_hooks.report = REPORT
     tiny_cfg.model.start = dict(type='mmdfad.LeastSquaresStart', images=8, batch_size=4)
     run(tiny_cfg, default_hooks__health__interval=2)
     (tmp_path / 'run/harness.html').write_text(HARNESS)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from conftest import TINY_SEG, both_tasks, build_runner, keep_hooks, run
+from conftest import REPORT, TINY_SEG, both_tasks, build_runner, keep_hooks, run
 from mmengine.hooks import Hook
 
 from mmdfad.apis import make_report
@@ -58,6 +58,7 @@ def without_times(report):
 @both_tasks
 def test_a_run_ends_with_a_report(tiny_cfg, tmp_path):
     """With all default hooks."""
+    tiny_cfg.default_hooks.report = REPORT
     runner = run(tiny_cfg, default_hooks__health__interval=2)
     report, page = read(tmp_path / 'run')
     assert report['status'] == dict(state='complete', reason=None)

@@ -23,8 +23,9 @@ PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
 IMAGES = 'images'
 # A graph is traced with so many images.
 EXAMPLE = 2
-# How torch names an operator that it cannot translate.
+# How torch names an operator that it cannot translate: always, or in that place.
 _UNKNOWN = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
+_FAILED = re.compile(r'Error when translating node .*target=torch\.ops\.([\w.]+)\]')
 # The largest file that protobuf writes, in bytes.
 _LARGEST = 2**31 - 1
 
@@ -145,15 +146,15 @@ def without_logits(proto: 'ModelProto') -> bytes:
 
 
 def _reason(error: BaseException) -> str:
-    """The operator that has no translation, or the first line of the first cause."""
+    """The operator that cannot be translated, or the first line of the first cause."""
     causes = [*_causes(error)]
+    first = f'{type(causes[-1]).__name__}: {str(causes[-1]).strip().partition(chr(10))[0]}'
     for cause in causes:
-        unknown = _UNKNOWN.search(str(cause))
-        if unknown:
-            return f'torch has no translation of the operator {unknown[1]}'
-    first = causes[-1]
-    lines = [line.strip() for line in str(first).splitlines() if line.strip()]
-    return f'{type(first).__name__}: {lines[0] if lines else "without a message"}'
+        if found := _UNKNOWN.search(str(cause)):
+            return f'torch has no translation of the operator {found[1]}'
+        if found := _FAILED.search(str(cause)):
+            return f'torch cannot translate this use of the operator {found[1]} ({first})'
+    return first
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
