@@ -487,7 +487,8 @@ def test_metafiles_are_complete(folder):
         command, commands = metadata['Teacher'].get('Command'), teacher.get('train_command')
         assert (command is None) == (commands is None)
         assert command is None or commands.endswith(command)
-        assert isinstance(metadata['Seeds'], list)
+        seeds = str(metadata['Seeds']).split(', ')
+        assert all(seed.isdigit() for seed in seeds)
         for result in model.get('Results', []):
-            assert metadata['Seeds']
+            assert re.search(r'\(seed (\d)\)$', result['Dataset'])[1] in seeds
             assert {'Task', 'Dataset', 'Metrics'} <= result.keys()

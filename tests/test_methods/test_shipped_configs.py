@@ -71,7 +71,7 @@ def test_configs_load_and_are_listed(path):
     entry = next(m for m in load(path.parent / 'metafile.yml')['Models'] if m['Name'] == path.stem)
     assert entry['Config'] == str(path.relative_to(ROOT))
     assert entry['Metadata']['Teacher']['Weights'] == cfg.model.teacher.checkpoint
-    assert entry['Metadata']['Seeds'][0] == cfg.randomness.seed
+    assert str(entry['Metadata']['Seeds']).split(', ')[0] == str(cfg.randomness.seed)
 
 
 @pytest.mark.parametrize('name', SETTINGS)
