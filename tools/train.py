@@ -16,6 +16,7 @@ from mmdfad.apis import (
     finish_distributed,
     init_distributed,
     is_distillation,
+    merge_options,
     require_writable,
     set_amp,
     set_resume,
@@ -68,7 +69,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
-    """Merge the flags into the config. ``--cfg-options`` override the other flags."""
+    """Merge the flags into the config, and check it. ``--cfg-options`` override the other flags."""
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.launcher = args.launcher
@@ -82,6 +83,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         if 'auto_scale_lr' not in cfg:
             raise DistillError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
         cfg.auto_scale_lr.enable = True
+    merge_options(cfg, args.cfg_options)
+    check_settings(cfg)
     for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(field)
         if loader is not None:
@@ -89,8 +92,6 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
             loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
             loader.pin_memory &= not args.no_pin_memory
             loader.persistent_workers &= not args.no_persistent_workers
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
     return cfg
 
 
@@ -98,7 +99,6 @@ def main() -> None:
     args = parse_args()
     with readable_errors():
         cfg = merge_args(read_config(args.config), args)
-        check_settings(cfg)
         init_distributed(cfg)
         require_writable(cfg.work_dir)
         if args.resume is not None:

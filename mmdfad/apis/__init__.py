@@ -8,7 +8,15 @@ from .checkpoints import (
     require_writable,
     set_resume,
 )
-from .config import add_agreement, check_settings, is_distillation, plain_student_config, read_run, set_amp
+from .config import (
+    add_agreement,
+    check_settings,
+    is_distillation,
+    merge_options,
+    plain_student_config,
+    read_run,
+    set_amp,
+)
 from .distill import write_distillation
 from .distributed import finish_distributed, init_distributed
 from .figure import draw_predictions
@@ -36,6 +44,7 @@ __all__ = [
     'is_distillation',
     'load_student_weights',
     'make_report',
+    'merge_options',
     'plain_student_config',
     'read_run',
     'require_whole_checkpoint',

@@ -14,6 +14,8 @@ from mmdfad.utils.config import read_config
 from mmdfad.utils.export import student_config
 from mmdfad.utils.migration import refuse_old_settings
 
+from .schema import check_config
+
 # The hooks that mmengine registers by itself. None in place of one of them removes it.
 _STOCK_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
@@ -29,9 +31,25 @@ def read_run(path: str, cfg_options: dict | None = None) -> Config:
         DistillError: If the config cannot be read, or was written for an earlier version of mmdfad.
     """
     cfg = read_config(path)
-    cfg.merge_from_dict(cfg_options or {})
+    merge_options(cfg, cfg_options)
     check_settings(cfg)
     return cfg
+
+
+def merge_options(cfg: Config, cfg_options: dict | None) -> None:
+    """Merge ``--cfg-options`` into a config.
+
+    Args:
+        cfg (Config): The config, changed in place.
+        cfg_options (dict, optional): Settings by dotted key.
+
+    Raises:
+        DistillError: If they do not fit, such as a key below one that is not a dict.
+    """
+    try:
+        cfg.merge_from_dict(cfg_options or {})
+    except (KeyError, TypeError) as error:
+        raise DistillError(f'--cfg-options do not fit the config: {error.args[0]}') from error
 
 
 def check_settings(cfg: Config) -> None:
@@ -46,9 +64,13 @@ def check_settings(cfg: Config) -> None:
     if not is_distillation(cfg):
         return
     refuse_old_settings(cfg)
-    for name in [name for name, hook in (cfg.get('default_hooks') or {}).items() if hook is None]:
+    hooks = cfg.get('default_hooks', {})
+    if not isinstance(hooks, dict):
+        raise DistillError(f'default_hooks must be a dict of hooks by name, but found {hooks!r}')
+    for name in [name for name, hook in hooks.items() if hook is None]:
         if name not in _STOCK_HOOKS:  # mmengine knows only its own hooks by name, and fails here
             cfg.default_hooks.pop(name)
+    check_config(cfg)
 
 
 def is_distillation(cfg: Config) -> bool:

@@ -111,6 +111,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         self._open_stream()
+        self._warn_of_late_parts()
         for name, optim_wrapper in self.runner.optim_wrapper.items():
             own = [phase for phase in self.phases if phase.updates == name]
             times = self.distiller.generator.steps_per_update if name == 'generator' else 1
@@ -118,6 +119,18 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
             optim_wrapper.initialize_count_status(self.runner.model, done, total)
         # Schedulers count rounds, also those in which a phase that begins later updates nothing.
         warnings.filterwarnings('ignore', message='Detected call of `scheduler.step')
+
+    def _warn_of_late_parts(self) -> None:
+        """Warn of phases and a start that the run ends before."""
+        late = {f'the {phase.name} phase': phase.begin for phase in self.phases}
+        if self.distiller.start is not None:
+            late['the start of the student'] = self.distiller.start.begin
+        for what, begin in late.items():
+            if begin >= self._max_iters:
+                self.runner.logger.warning(
+                    f'{what} begins in round {begin} (from 0), but the run has {self._max_iters} rounds: raise '
+                    'train_cfg.max_iters'
+                )
 
     def run_round(self) -> None:
         """Run one round."""

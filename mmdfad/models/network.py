@@ -71,6 +71,10 @@ class Network(nn.Module):
         except DistillError as error:
             raise DistillError(f'model.{role}: {error}') from error
         self.pixel_space = PixelSpace.of(model)
+        if not (self.pixel_space.std.isfinite() & (self.pixel_space.std > 0)).all():
+            raise DistillError(
+                f'model.{role}.data_preprocessor.std must be positive, but found {self.pixel_space.std.tolist()}'
+            )
         self.pixels: nn.Module = nn.Identity()
         self.image_shape: tuple[int, int, int] | None = None
         self.fast: nn.Module | None = None

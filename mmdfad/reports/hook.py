@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from mmdfad.engine.probe import must_probe
 from mmdfad.registry import HOOKS
+from mmdfad.utils import DistillError
 from mmdfad.utils.model import unwrap
 from mmdfad.utils.quiet import quiet
 
@@ -44,6 +45,11 @@ class ReportHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self, latency_seconds: float = 3.0, validation_seconds: float = 20.0, predict: bool = True) -> None:
+        if min(latency_seconds, validation_seconds) < 0:
+            raise DistillError(
+                'latency_seconds and validation_seconds of default_hooks.report must be 0 or more, but found '
+                f'{latency_seconds} and {validation_seconds}'
+            )
         self.limits = Limits(latency_seconds, validation_seconds, predict)
 
     def before_train(self, runner: Runner) -> None:

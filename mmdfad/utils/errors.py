@@ -1,6 +1,9 @@
 """Errors that users can act upon."""
 
+import logging
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -60,10 +63,11 @@ def as_pair(size: int | Sequence[int], key: str) -> tuple[int, int]:
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """End a command-line tool with a message instead of a traceback.
+    """End a command-line tool with one message instead of a traceback.
 
-    This holds for errors that a user can act upon: :class:`DistillError`, errors of the file system, configs that do
-    not parse, and unknown types. Anything else is a bug and keeps its traceback.
+    For errors that a user can act upon, the message is all: :class:`DistillError`, errors of the file system, configs
+    that do not parse, and unknown types. Anything else is a bug, of mmdfad or of code that it was given: its traceback
+    goes to the log of the run, or to a file of its own if the run has no log yet.
 
     Raises:
         SystemExit: With status 1 and the message on standard error.
@@ -74,7 +78,24 @@ def readable_errors() -> Iterator[None]:
         yield
     except (DistillError, OSError, ConfigParsingError) as error:
         sys.exit(f'mmdfad: error: {error}')
-    except KeyError as error:
-        if 'registry' not in str(error):
-            raise
-        sys.exit(f'mmdfad: error: unknown type in the config: {error.args[0]}')
+    except Exception as error:
+        if isinstance(error, KeyError) and 'registry' in str(error):
+            sys.exit(f'mmdfad: error: unknown type in the config: {error.args[0]}')
+        where = _write_traceback()
+        sys.exit(f'mmdfad: error: {type(error).__name__}: {error}\nThe traceback is in {where}')
+
+
+def _write_traceback() -> str:
+    """Append the current traceback to the log of the run, or to a new file; returns the path."""
+    from mmengine.logging import MMLogger
+
+    loggers = MMLogger._instance_dict.values()
+    files = [handler.baseFilename for logger in loggers for handler in logger.handlers if _is_file(handler)]
+    path = files[-1] if files else tempfile.mkstemp(prefix='mmdfad-', suffix='.log')[1]
+    with open(path, 'a', encoding='utf-8') as file:
+        file.write(traceback.format_exc())
+    return path
+
+
+def _is_file(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.FileHandler)

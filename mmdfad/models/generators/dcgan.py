@@ -5,6 +5,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from mmdfad.registry import MODELS
+from mmdfad.utils import require_count
 
 from .base import Generator
 
@@ -34,6 +35,7 @@ class DCGANGenerator(Generator):
         width: int = 64,
         output_scale: float = 1.0,
     ) -> None:
+        require_count('model.generator.width', width, 1)
         super().__init__(noise_dim, image_size, channels, upsampling=16)
         self.first_width = 8 * width
         self.output_scale = output_scale

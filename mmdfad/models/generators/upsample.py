@@ -4,6 +4,7 @@ from torch import Tensor, channels_last, contiguous_format, nn
 from torch.nn import functional as F
 
 from mmdfad.registry import MODELS
+from mmdfad.utils import require_count
 
 from .base import Generator
 
@@ -48,6 +49,7 @@ class UpsampleGenerator(Generator):
     """
 
     def __init__(self, noise_dim: int, image_size: int | tuple[int, int], channels: int = 3, width: int = 128) -> None:
+        require_count('model.generator.width', width, 2)
         super().__init__(noise_dim, image_size, channels, upsampling=4)
         self.width = width
         self.project = nn.Linear(noise_dim, width * self.base_size[0] * self.base_size[1])

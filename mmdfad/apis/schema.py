@@ -1,0 +1,341 @@
+"""A check of a whole config before anything is built."""
+
+import difflib
+import inspect
+import logging
+import math
+import os.path
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mmengine import registry as root
+from mmengine.config import Config
+from mmengine.registry import DefaultScope, Registry
+from mmengine.runner import Runner, set_random_seed
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.utils.data import DataLoader
+
+from mmdfad.engine.optim import LEARNERS
+from mmdfad.utils import DistillError
+from mmdfad.utils.compat import OPTIONAL, check_package
+from mmdfad.utils.config import with_type_names
+from mmdfad.utils.signature import check_arguments, did_you_mean
+
+# What a distillation cannot do without.
+_REQUIRED = ('model', 'train_cfg', 'train_dataloader', 'optim_wrapper')
+# Keys that mmengine takes from the dict before it builds the type.
+_BUILDERS = ('type', '_scope_')
+_LOADER_KEYS = ('dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init_fn', 'num_batch_per_epoch')
+# Of mmengine's DefaultOptimWrapperConstructor, whose arguments do not name them.
+_PARAMWISE_KEYS = {
+    'bias_decay_mult', 'bias_lr_mult', 'bypass_duplicate', 'custom_keys', 'dcn_offset_lr_mult', 'dwconv_decay_mult',
+    'flat_decay_mult', 'norm_decay_mult',
+}  # fmt: skip
+_RUNNER_KEYS = ('cfg', 'runner_type', 'custom_imports', 'tta_model', 'auto_scale_lr', 'data_preprocessor')
+# How much a key resembles one of mmengine's that it was probably meant to be.
+_TYPO = 0.85
+
+
+def check_config(cfg: Config) -> None:
+    """Compare the config of a distillation with the signatures of what it builds, before anything is built.
+
+    Teacher and student are checked when they are built, as each package has its own rules.
+
+    Args:
+        cfg (Config): The config.
+
+    Raises:
+        DistillError: For the first key or value that cannot be right. The message names the key.
+    """
+    plain = with_type_names(cfg.to_dict())
+    _check_top_level(plain)
+    with DefaultScope.overwrite_default_scope(plain.get('default_scope')):
+        _check_model(plain['model'])
+        _check_hooks(plain)
+        _check_optimizers(plain['optim_wrapper'])
+        _check_schedulers(plain.get('param_scheduler'))
+        _check_loops(plain)
+        for stage in ('train', 'val', 'test'):
+            _check_loader(plain.get(f'{stage}_dataloader'), f'{stage}_dataloader')
+        _check_rest(plain)
+
+
+def _check_top_level(cfg: dict) -> None:
+    known = {*inspect.signature(Runner).parameters, *_RUNNER_KEYS}
+    for key in cfg:
+        close = [] if key in known else difflib.get_close_matches(key, known, 1, _TYPO)
+        if close:
+            raise DistillError(
+                f'the config has {key}, which means nothing; did you mean {close[0]}? If it is a variable of your own, '
+                'choose a name that resembles no key'
+            )
+    for key in _REQUIRED:
+        value = cfg.get(key)
+        if not isinstance(value, Mapping) or not value:
+            raise DistillError(
+                f'{key} of a distillation must be a dict, but found {value!r}. A config inherits most of it: '
+                "_base_ = 'mmdfad::_base_/default_runtime.py', and one of mmdfad::_base_/schedules"
+            )
+    own = {key: value for key, value in cfg.items() if key in inspect.signature(Runner).parameters}
+    check_arguments('', Runner, own, provided=('work_dir',), untyped=('custom_hooks',))
+    if isinstance(logging.getLevelName(cfg.get('log_level', 'INFO')), str):
+        raise DistillError(f"log_level must be a level such as 'INFO' or 'WARNING', but found {cfg['log_level']!r}")
+    checkpoint = cfg.get('load_from')
+    if checkpoint is not None and '://' not in checkpoint and not os.path.isfile(checkpoint):
+        raise DistillError(f'load_from={checkpoint!r} does not exist')
+
+
+# Parts of a config
+
+
+def _check_model(model: dict) -> None:
+    _check_part(model, 'model', root.MODELS, check=('teacher', 'student', 'data_preprocessor'))
+    for key in ('generation', 'imitation'):
+        parts = model.get(key, [])
+        if not isinstance(parts, list | tuple):
+            raise DistillError(f'model.{key} must be a list of dicts, but found {parts!r}')
+        for i, part in enumerate(parts):
+            _check_part(part, f'model.{key}[{i}]', root.MODELS, scope='mmdfad')
+    for key in ('generator', 'start'):
+        if model.get(key) is not None:
+            _check_nested(model[key], f'model.{key}')
+
+
+def _check_nested(part: Any, where: str) -> None:
+    """A generator or a start, and those inside it."""
+    _check_part(part, where, root.MODELS, scope='mmdfad')
+    for key, value in part.items():
+        inner = value if isinstance(value, list | tuple) else [value]
+        for i, item in enumerate(inner):
+            if isinstance(item, Mapping) and 'type' in item:
+                _check_nested(item, f'{where}.{key}' + (f'[{i}]' if inner is value else ''))
+
+
+def _check_hooks(cfg: dict) -> None:
+    hooks = cfg.get('default_hooks', {})
+    custom = cfg.get('custom_hooks') or []
+    if not isinstance(custom, list | tuple):
+        raise DistillError(f'custom_hooks must be a list of hooks, but found {custom!r}')
+    named = {f'default_hooks.{name}': hook for name, hook in hooks.items() if hook is not None}
+    named |= {f'custom_hooks[{i}]': hook for i, hook in enumerate(custom)}
+    for where, hook in named.items():
+        _check_part(hook, where, root.HOOKS, builders=('priority',))
+        interval = hook.get('interval')
+        if isinstance(interval, int) and interval < 1 and interval != -1:
+            raise DistillError(f'{where}.interval must be a positive number of rounds, or -1 for never: {interval}')
+
+
+def _check_optimizers(wrappers: dict) -> None:
+    if wrappers.get('constructor') is None:
+        raise DistillError(
+            "optim_wrapper of a distillation must have constructor='mmdfad.DistillOptimWrapperConstructor' and "
+            f'the keys {list(LEARNERS)}, but found {sorted(wrappers)}'
+        )
+    _find(wrappers['constructor'], 'optim_wrapper.constructor', root.OPTIM_WRAPPER_CONSTRUCTORS)
+    for name in set(LEARNERS) & wrappers.keys():
+        wrapper = wrappers[name]
+        where = f'optim_wrapper.{name}'
+        _require_dict(wrapper, where)
+        own = {key: value for key, value in wrapper.items() if key not in ('amp_dtype', 'constructor', 'paramwise_cfg')}
+        _check_part({'type': 'OptimWrapper', **own}, where, root.OPTIM_WRAPPERS, check=('optimizer',))
+        _check_part(
+            wrapper.get('optimizer'), f'{where}.optimizer', root.OPTIMIZERS, provided=('params',), builders=_BUILDERS
+        )
+        _check_number(wrapper['optimizer'], f'{where}.optimizer', 'lr', more_than=0)
+        for key in ('weight_decay', 'momentum'):
+            _check_number(wrapper['optimizer'], f'{where}.optimizer', key, least=0)
+        _check_number(wrapper, where, 'accumulative_counts', least=1)
+        _check_clipping(wrapper.get('clip_grad'), f'{where}.clip_grad')
+        if wrapper.get('paramwise_cfg') is not None and 'constructor' not in wrapper:
+            _check_paramwise(wrapper['paramwise_cfg'], f'{where}.paramwise_cfg')
+
+
+def _check_clipping(clipping: dict | None, where: str) -> None:
+    if not clipping:
+        return
+    function = clip_grad_value_ if clipping.get('type') == 'value' else clip_grad_norm_
+    own = {key: value for key, value in clipping.items() if key != 'type'}
+    check_arguments(where, function, own, provided=('parameters',))
+    for key in ('max_norm', 'clip_value'):
+        _check_number(clipping, where, key, more_than=0)
+
+
+def _check_paramwise(settings: Any, where: str) -> None:
+    _require_dict(settings, where)
+    for key in settings.keys() - _PARAMWISE_KEYS:
+        raise DistillError(f'{where}.{key} is unknown{did_you_mean(key, _PARAMWISE_KEYS)}')
+
+
+def _check_schedulers(schedulers: Any) -> None:
+    if schedulers is None:
+        return
+    by_name = schedulers if isinstance(schedulers, Mapping) and 'type' not in schedulers else {'': schedulers}
+    unknown = sorted(by_name.keys() - {*LEARNERS, ''})
+    if unknown:
+        raise DistillError(f'param_scheduler.{unknown[0]} is unknown{did_you_mean(unknown[0], LEARNERS)}')
+    for name, several in by_name.items():
+        prefix = f'param_scheduler.{name}'.rstrip('.')
+        parts = several if isinstance(several, list | tuple) else [several]
+        for i, part in enumerate(parts):
+            where = f'{prefix}[{i}]' if parts is several else prefix
+            _check_part(
+                part,
+                where,
+                root.PARAM_SCHEDULERS,
+                provided=('optimizer', 'param_name'),
+                builders=('convert_to_iter_based',),
+            )
+            if part.get('by_epoch', True) is not False:
+                raise DistillError(
+                    f'{where} must have by_epoch=False: a distillation has no epochs, so the scheduler would never act'
+                )
+            begin, end = part.get('begin', 0), part.get('end', math.inf)
+            if not 0 <= begin < end:
+                raise DistillError(f'{where} must have 0 <= begin < end, but found begin={begin}, end={end}')
+
+
+def _check_loops(cfg: dict) -> None:
+    given = dict(
+        train=('runner', 'dataloader'),
+        val=('runner', 'dataloader', 'evaluator'),
+        test=('runner', 'dataloader', 'evaluator'),
+    )
+    for stage, provided in given.items():
+        loop = cfg.get(f'{stage}_cfg')
+        if loop is None:
+            continue
+        _require_dict(loop, f'{stage}_cfg')
+        kind = {'type': f'{stage.capitalize()}Loop'} if stage != 'train' else {}
+        _check_part(kind | loop, f'{stage}_cfg', root.LOOPS, provided=provided)
+    for key in ('max_iters', 'val_begin', 'val_interval'):
+        _check_number(cfg['train_cfg'], 'train_cfg', key, least=1)
+
+
+def _check_loader(loader: Any, where: str) -> None:
+    if loader is None:
+        return
+    _require_dict(loader, where)
+    own = {key: value for key, value in loader.items() if key not in _LOADER_KEYS}
+    check_arguments(where, DataLoader, own, provided=('dataset', 'sampler'))
+    _check_number(loader, where, 'batch_size', least=1)
+    _check_number(loader, where, 'num_workers', least=0)
+    if 'dataset' not in loader:
+        raise DistillError(f'{where} lacks dataset')
+    _check_dataset(loader['dataset'], f'{where}.dataset')
+    if loader.get('sampler') is not None:
+        _check_part(loader['sampler'], f'{where}.sampler', root.DATA_SAMPLERS, provided=('dataset',))
+
+
+def _check_dataset(dataset: Any, where: str) -> None:
+    _check_part(dataset, where, root.DATASETS, check=('pipeline', 'dataset', 'datasets'))
+    for key, inner in _inner(dataset, ('dataset', 'datasets')):
+        _check_dataset(inner, f'{where}.{key}')
+    for key, transform in _inner(dataset, ('pipeline',)):
+        _check_part(transform, f'{where}.{key}', root.TRANSFORMS)
+
+
+def _inner(part: Mapping, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """The dicts under some keys, alone or in lists."""
+    for key in keys:
+        value = part.get(key)
+        if isinstance(value, list | tuple):
+            yield from ((f'{key}[{i}]', item) for i, item in enumerate(value))
+        elif isinstance(value, Mapping):
+            yield key, value
+
+
+def _check_rest(cfg: dict) -> None:
+    for stage in ('val', 'test'):
+        metrics = cfg.get(f'{stage}_evaluator')
+        for i, metric in enumerate(metrics if isinstance(metrics, list | tuple) else [metrics]):
+            if metric is not None and not (isinstance(metric, Mapping) and 'metrics' in metric):
+                where = f'{stage}_evaluator' + (f'[{i}]' if isinstance(metrics, list | tuple) else '')
+                _check_part(metric, where, root.METRICS)
+    if cfg.get('visualizer') is not None:
+        _check_part(cfg['visualizer'], 'visualizer', root.VISUALIZERS)
+        for key, backend in _inner(cfg['visualizer'], ('vis_backends',)):
+            _check_part(backend, f'visualizer.{key}', root.VISBACKENDS, provided=('save_dir',))
+    if cfg.get('model_wrapper_cfg') is not None:
+        _check_part(cfg['model_wrapper_cfg'], 'model_wrapper_cfg', root.MODEL_WRAPPERS, provided=('module',))
+    if cfg.get('randomness') is not None:
+        _require_dict(cfg['randomness'], 'randomness')
+        check_arguments('randomness', set_random_seed, cfg['randomness'], provided=('seed',))
+        if cfg['randomness'].get('seed') is not None:
+            _check_number(cfg['randomness'], 'randomness', 'seed', least=0)
+    if cfg.get('log_processor') is not None:
+        _check_part({'type': 'LogProcessor'} | cfg['log_processor'], 'log_processor', root.LOG_PROCESSORS)
+        _check_number(cfg['log_processor'], 'log_processor', 'window_size', least=1)
+
+
+# One part of a config
+
+
+def _check_part(
+    part: Any,
+    where: str,
+    registry: Registry,
+    scope: str | None = None,
+    provided: tuple[str, ...] = (),
+    builders: tuple[str, ...] = (),
+    check: tuple[str, ...] = (),
+) -> None:
+    """Check that a dict has a known type and arguments that it takes.
+
+    Args:
+        part (Any): The dict.
+        where (str): Its key in the config, for messages.
+        registry (Registry): Where the type is looked up.
+        scope (str, optional): That of types without one. Defaults to the config's.
+        provided (tuple[str, ...]): Arguments that do not come from the config. Defaults to none.
+        builders (tuple[str, ...]): Keys that are taken from the dict before. Defaults to none.
+        check (tuple[str, ...]): Arguments that are checked elsewhere, whatever their type. Defaults to none.
+    """
+    _require_dict(part, where)
+    if 'type' not in part:
+        raise DistillError(f'{where} must have a `type`, but found the keys {sorted(part)}')
+    target = _find(part['type'], f'{where}.type', registry, part.get('_scope_') or scope)
+    own = {key: value for key, value in part.items() if key not in (*_BUILDERS, *builders)}
+    check_arguments(where, target, own, provided, untyped=check)
+
+
+def _find(kind: Any, where: str, registry: Registry, scope: str | None = None) -> Callable:
+    """The class or function of a type."""
+    if callable(kind):
+        return kind
+    if not isinstance(kind, str):
+        raise DistillError(f'{where} must be the name of a class, but found {kind!r}')
+    prefix = kind.partition('.')[0] if '.' in kind else scope
+    if prefix in OPTIONAL:
+        try:
+            check_package(prefix)
+        except ImportError as error:
+            raise DistillError(f'{where}={kind!r}: {error}') from error
+    with registry.switch_scope_and_registry(scope) as current:
+        found = current.get(kind)
+    if found is None:
+        raise DistillError(f'{where}={kind!r} is unknown{_similar(kind, registry)}')
+    return found
+
+
+def _similar(kind: str, registry: Registry) -> str:
+    own = {name: name for name in registry.module_dict}
+    for scope, child in registry.children.items():
+        own |= {name: f'{scope}.{name}' for name in child.module_dict}
+    close = difflib.get_close_matches(kind.rpartition('.')[2], own, 1)
+    return f'; did you mean {own[close[0]]}?' if close else ''
+
+
+def _require_dict(part: Any, where: str) -> None:
+    if not isinstance(part, Mapping):
+        raise DistillError(f'{where} must be a dict, but found {part!r}')
+
+
+def _check_number(part: Mapping, where: str, key: str, least: float = -math.inf, more_than: float = -math.inf) -> None:
+    """Check that a number, if it is given, is finite and large enough."""
+    if key not in part:
+        return
+    value = part[key]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < least or value <= more_than:
+        wanted = f'{least:g} or more' if math.isfinite(least) else f'more than {more_than:g}'
+        raise DistillError(f'{where}.{key} must be {wanted}, but found {value!r}')
