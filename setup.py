@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 EDITABLE = {'develop', 'editable_wheel'}
@@ -61,7 +61,9 @@ setup(
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
-    packages=find_packages(include=['mmdfad', 'mmdfad.*']),
+    # Folders of pure-Python configs have no __init__.py.
+    packages=[*find_packages(include=['mmdfad*']), *find_namespace_packages(include=['mmdfad.configs*'])],
+    package_data={'mmdfad': ['py.typed']},
     include_package_data=True,
     python_requires='>=3.10',
     install_requires=read_requirements('runtime'),

@@ -37,6 +37,7 @@ def test_wheel_ships_configs_and_tools(wheel):
     metafiles = mmengine.load(ROOT / 'model-index.yml')['Import']
     expected |= {f'mmdfad/.mim/{path}' for path in ('model-index.yml', *metafiles)} | {'mmdfad/registry.py'}
     expected |= {f'mmdfad/reports/templates/{name}' for name in ('report.html.j2', 'style.css')}
+    expected |= {str(path.relative_to(ROOT)) for path in (ROOT / 'mmdfad/configs').rglob('*.py')} | {'mmdfad/py.typed'}
     assert expected <= names
     assert not any(name.startswith(('tests/', 'configs/', 'tools/')) for name in names)
 
@@ -62,7 +63,12 @@ def test_configs_resolve_from_an_installed_wheel(wheel, tmp_path):
         'from mmengine.config import Config; from mmengine.hub import get_config\n'
         'assert get_config("mmdfad::dfad/dfad_lenet5-lenet5half_1xb128_mnist5k.py").filename.startswith({site!r})\n'
         'open("mine.py", "w").write("_base_ = [\'mmdfad::_base_/default_runtime.py\']")\n'
-        'print(Config.fromfile("mine.py").log_processor.type)'
+        'print(Config.fromfile("mine.py").log_processor.type)\n'
+        'pure = "from mmengine.config import read_base\\nwith read_base():\\n    "'
+        '"from mmdfad.configs.ils.ils_resnet32_resnet20_1xb64_cifar10 import *"\n'
+        'open("pure.py", "w").write(pure)\n'
+        'from mmdfad.utils.config import read_config; teacher = Config.fromfile("pure.py").model.teacher\n'
+        'print(read_config(teacher.cfg_path).filename.startswith({site!r}))'
     ).format(site=str(tmp_path / 'site'))
     result = subprocess.run(
         [sys.executable, '-c', code],
@@ -71,7 +77,7 @@ def test_configs_resolve_from_an_installed_wheel(wheel, tmp_path):
         cwd=tmp_path,
         env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
     )
-    assert result.stdout.split()[-1:] == ['mmdfad.DistillLogProcessor'], result.stderr
+    assert result.stdout.split()[-2:] == ['mmdfad.DistillLogProcessor', 'True'], result.stderr
 
 
 def test_segmentation_configs_resolve():
