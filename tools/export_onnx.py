@@ -2,9 +2,7 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmdfad.apis import export_onnx
+from mmdfad.apis import CfgOptions, export_onnx
 from mmdfad.utils import readable_errors
 
 
@@ -36,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         help="largest difference from PyTorch's logits, as a share of their standard deviation; default: 1e-3",
     )
     parser.add_argument('--opset', type=int, help="version of ONNX's operators; default: torch's")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings of the config')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='override settings of the config')
     return parser.parse_args()
 
 

@@ -2,9 +2,7 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmdfad.apis import export_student, read_run
+from mmdfad.apis import CfgOptions, export_student, read_run
 from mmdfad.utils import readable_errors
 
 
@@ -13,7 +11,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help="the distillation's config")
     parser.add_argument('checkpoint', help='a training checkpoint')
     parser.add_argument('--out-dir', default='.', help='folder for student.py and student.pth; default: this one')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings of the config')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='override settings of the config')
     return parser.parse_args()
 
 

@@ -2,9 +2,7 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmdfad.apis import make_report
+from mmdfad.apis import CfgOptions, make_report
 from mmdfad.utils import readable_errors
 
 
@@ -14,7 +12,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         help="override settings of the run's config: model.teacher.checkpoint=elsewhere.pth",
     )
     return parser.parse_args()

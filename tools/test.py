@@ -4,7 +4,7 @@ import argparse
 import os
 import os.path as osp
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
@@ -12,6 +12,7 @@ from mmengine.fileio import dump
 from mmengine.runner import Runner
 
 from mmdfad.apis import (
+    CfgOptions,
     add_agreement,
     augment_test,
     finish_distributed,
@@ -47,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         help='override settings of the config: test_dataloader.dataset.data_root=elsewhere',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')

@@ -4,12 +4,13 @@ import argparse
 import os
 import os.path as osp
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmdfad.apis import (
+    CfgOptions,
     check_distillation,
     check_settings,
     ensure_validation,
@@ -17,6 +18,7 @@ from mmdfad.apis import (
     init_distributed,
     is_distillation,
     merge_options,
+    require_whole_checkpoint,
     require_writable,
     set_amp,
     set_resume,
@@ -57,7 +59,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         help='override settings of the config: model.teacher.checkpoint=teacher.pth; lists as key="[a,b]"',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
@@ -103,6 +105,8 @@ def main() -> None:
         require_writable(cfg.work_dir)
         if args.resume is not None:
             set_resume(cfg, args.resume)
+        elif cfg.get('load_from'):
+            require_whole_checkpoint(cfg.load_from)
         if is_distillation(cfg) and not args.no_validate:
             ensure_validation(cfg, args.download)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -2,9 +2,7 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mmdfad.apis import draw_predictions, read_run
+from mmdfad.apis import CfgOptions, draw_predictions, read_run
 from mmdfad.utils import readable_errors
 
 
@@ -15,7 +13,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', default='predictions.png', help='the picture to write')
     parser.add_argument('--count', type=int, default=4, help='images to draw, spread over the test set')
     parser.add_argument('--work-dir', default='work_dirs/visualize', help='folder for logs')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings of the config')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='override settings of the config')
     return parser.parse_args()
 
 

@@ -9,6 +9,7 @@ from .checkpoints import (
     set_resume,
 )
 from .config import (
+    CfgOptions,
     add_agreement,
     check_settings,
     is_distillation,
@@ -30,6 +31,7 @@ from .validation import ensure_validation
 
 __all__ = [
     'METHODS',
+    'CfgOptions',
     'add_agreement',
     'augment_test',
     'check_distillation',

@@ -1,9 +1,10 @@
 """From a config file and flags to a config for the Runner."""
 
 import copy
+from argparse import ArgumentParser, Namespace
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 
@@ -18,6 +19,19 @@ from .schema import check_config
 
 # The hooks that mmengine registers by itself. None in place of one of them removes it.
 _STOCK_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+
+
+class CfgOptions(DictAction):
+    """``--cfg-options KEY=VALUE ...``: mmengine's, with a message for what is not an option."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: list[str], option_string: str | None = None
+    ) -> None:
+        """See argparse."""
+        for value in values:
+            if '=' not in value:
+                parser.error(f'{option_string} takes KEY=VALUE, such as train_cfg.max_iters=100, but found {value!r}')
+        super().__call__(parser, namespace, values, option_string)
 
 
 def read_run(path: str, cfg_options: dict | None = None) -> Config:
@@ -61,6 +75,8 @@ def check_settings(cfg: Config) -> None:
     Raises:
         DistillError: If it was. The message lists the settings, and what to write instead.
     """
+    if not isinstance(cfg.get('model'), dict):
+        raise DistillError(f'the config must have a model, a dict with `type`, but found model={cfg.get("model")!r}')
     if not is_distillation(cfg):
         return
     refuse_old_settings(cfg)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmdfad.models.build import build_network, plain_config
 from mmdfad.models.network import Network
 from mmdfad.models.pixels import image_channels, resize_images
-from mmdfad.utils import DistillError, as_pair, require_positive
+from mmdfad.utils import DistillError, as_pair, require_count, require_positive
 from mmdfad.utils.config import custom_imports
 from mmdfad.utils.generated import require_replaceable, write_config
 from mmdfad.utils.model import evaluating, model_size
@@ -64,6 +64,7 @@ def write_distillation(
         DistillError: If the models do not fit, nothing tells the image size, or the file is somebody else's work.
     """
     _check_flags(method, rounds, batch_size, minutes)
+    require_count('--seed', seed)
     require_replaceable(out)
     choices = Choices()
     with quiet():

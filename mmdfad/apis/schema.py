@@ -4,7 +4,6 @@ import difflib
 import inspect
 import logging
 import math
-import os.path
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -80,9 +79,6 @@ def _check_top_level(cfg: dict) -> None:
     check_arguments('', Runner, own, provided=('work_dir',), untyped=('custom_hooks',))
     if isinstance(logging.getLevelName(cfg.get('log_level', 'INFO')), str):
         raise DistillError(f"log_level must be a level such as 'INFO' or 'WARNING', but found {cfg['log_level']!r}")
-    checkpoint = cfg.get('load_from')
-    if checkpoint is not None and '://' not in checkpoint and not os.path.isfile(checkpoint):
-        raise DistillError(f'load_from={checkpoint!r} does not exist')
 
 
 # Parts of a config

@@ -187,7 +187,8 @@ def _strip_pretrained(cfg: dict | list) -> None:
         if cfg.get('pretrained'):
             cfg['pretrained'] = None
         init = cfg.get('init_cfg')
-        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+        # Whatever it is called, a type that takes a checkpoint loads it.
+        if any('checkpoint' in part for part in (init if isinstance(init, list) else [init]) if isinstance(part, dict)):
             cfg['init_cfg'] = None
     for value in cfg.values() if isinstance(cfg, dict) else cfg:
         if isinstance(value, dict | list):

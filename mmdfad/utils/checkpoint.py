@@ -9,6 +9,7 @@ from pickle import UnpicklingError
 
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from .compat import allow_logged_values
 from .errors import DistillError
 
 # Prefix of a path that makes mmengine read a checkpoint with `read_checkpoint`.
@@ -29,24 +30,15 @@ def read_checkpoint(path: str, where: str) -> dict:
         where (str): How messages name it, such as ``"model.teacher.checkpoint='x.pth'"``.
 
     Raises:
-        DistillError: If the file holds code.
+        DistillError: If the file holds code, or something else than a dict.
         Exception: Whatever torch or the file system raise for a damaged or missing file.
     """
     _compare_checksums(path)
-    try:
-        with _only_weights():
-            return CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except UnpicklingError as error:
-        while isinstance(error.__context__, UnpicklingError):  # mmengine has tried twice
-            error = error.__context__
-        refused = _REFUSED.search(str(error))
-        if not refused:
-            raise
-        what = refused[1] or 'a function'
-        raise DistillError(
-            f'{where} holds more than weights: reading it would run {what}, which could do anything. Save the file '
-            f'again with its state_dict alone. Or, if you trust its author, set the environment variable {_ANYTHING}=1'
-        ) from error
+    with only_weights(where):
+        content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    if not isinstance(content, dict):
+        raise DistillError(f'{where} must hold a dict, such as a state dict, but found a {type(content).__name__}')
+    return content
 
 
 def _compare_checksums(path: str) -> None:
@@ -65,13 +57,40 @@ def _read_checked(filename: str, map_location: str | None = None) -> dict:
 
 
 @contextmanager
-def _only_weights() -> Iterator[None]:
-    """Let every torch.load refuse to run code, unless the user has allowed it."""
+def only_weights(where: str = 'a checkpoint') -> Iterator[None]:
+    """Let every torch.load refuse to run code, unless the user has allowed it.
+
+    Args:
+        where (str): How messages name what is loaded. Defaults to 'a checkpoint'.
+
+    Raises:
+        DistillError: If a file that is loaded in the context holds code.
+    """
     if os.environ.get(_ANYTHING) or os.environ.get(_ONLY_WEIGHTS):
-        yield
+        with _explained(where):
+            yield
         return
     os.environ[_ONLY_WEIGHTS] = '1'
     try:
-        yield
+        with _explained(where):
+            yield
     finally:
         del os.environ[_ONLY_WEIGHTS]
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    try:
+        with allow_logged_values():
+            yield
+    except UnpicklingError as error:
+        while isinstance(error.__context__, UnpicklingError):  # mmengine has tried twice
+            error = error.__context__
+        refused = _REFUSED.search(str(error))
+        if not refused:
+            raise
+        what = refused[1] or 'a function'
+        raise DistillError(
+            f'{where} holds more than weights: reading it would run {what}, which could do anything. Save the file '
+            f'again with its state_dict alone. Or, if you trust its author, set the environment variable {_ANYTHING}=1'
+        ) from error

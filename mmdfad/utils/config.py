@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.utils import get_installed_path
 
-from .compat import OPTIONAL, check_package
+from .compat import OPTIONAL, check_package, explain
 from .errors import DistillError
 
 
@@ -23,18 +22,21 @@ def read_config(path: str, key: str = 'the config') -> Config:
     Raises:
         DistillError: If it cannot be read. The message has the reason.
     """
-    package, colons, inside = path.partition('::')
+    if not isinstance(path, str | Path):
+        raise DistillError(f'{key} must be a path, but found {path!r}')
+    package, colons, inside = str(path).partition('::')
     try:
         if not colons:
             return Config.fromfile(path)
         if package in OPTIONAL:
             check_package(package)
-        elif find_spec(package) is None:  # mmengine would try to install it
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:  # mmengine would try to install it
             raise ImportError(f'package {package} is not installed')
         # mmengine.hub.get_config finds the same file, but first reads the metafiles of all models of the package.
-        return Config.fromfile(Path(get_installed_path(package)) / '.mim/configs' / inside)
+        return Config.fromfile(Path(spec.origin).parent / '.mim/configs' / inside)
     except Exception as error:  # a config is a program: it can fail in any way
-        reason = str(error).partition(', the current sys.path is')[0]  # sys.path is long and does not help
+        reason = explain(error).partition(', the current sys.path is')[0]  # sys.path is long and does not help
         raise DistillError(
             f'cannot read {key} {path}: {type(error).__name__}: {reason}. Expected a path to a config, or '
             "'package::folder/config.py'"

@@ -63,7 +63,7 @@ def as_pair(size: int | Sequence[int], key: str) -> tuple[int, int]:
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """End a command-line tool with one message instead of a traceback.
+    """Run a command-line tool. Nothing that it loads runs code, and errors end it with a message, not a traceback.
 
     For errors that a user can act upon, the message is all: :class:`DistillError`, errors of the file system, configs
     that do not parse, and unknown types. Anything else is a bug, of mmdfad or of code that it was given: its traceback
@@ -74,8 +74,11 @@ def readable_errors() -> Iterator[None]:
     """
     from mmengine.config.utils import ConfigParsingError
 
+    from .checkpoint import only_weights
+
     try:
-        yield
+        with only_weights():
+            yield
     except (DistillError, OSError, ConfigParsingError) as error:
         sys.exit(f'mmdfad: error: {error}')
     except Exception as error:

