@@ -65,6 +65,7 @@ setup(
     packages=[*find_packages(include=['mmdfad*']), *find_namespace_packages(include=['mmdfad.configs*'])],
     package_data={'mmdfad': ['py.typed']},
     include_package_data=True,
+    entry_points={'console_scripts': ['mmdfad = mmdfad.cli:main']},
     python_requires='>=3.10',
     install_requires=read_requirements('runtime'),
     extras_require={

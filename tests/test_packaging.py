@@ -5,11 +5,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import mmengine
 import pytest
 from conftest import ROOT
+from tiny_configs import write_tiny
 
+from mmdfad.cli import list_tools, main
 from mmdfad.utils.compat import INSTALL_LINE, check_package
 
 
@@ -42,42 +45,73 @@ def test_wheel_ships_configs_and_tools(wheel):
     assert not any(name.startswith(('tests/', 'configs/', 'tools/')) for name in names)
 
 
-def test_configs_resolve_from_an_installed_wheel(wheel, tmp_path):
-    subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'pip',
-            'install',
-            '--no-deps',
-            '--quiet',
-            '--target',
-            str(tmp_path / 'site'),
-            str(wheel),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    code = (
-        'import mmdfad; assert mmdfad.__file__.startswith({site!r}), mmdfad.__file__\n'
-        'from mmengine.config import Config; from mmengine.hub import get_config\n'
-        'assert get_config("mmdfad::dfad/dfad_lenet5-lenet5half_1xb128_mnist5k.py").filename.startswith({site!r})\n'
-        'open("mine.py", "w").write("_base_ = [\'mmdfad::_base_/default_runtime.py\']")\n'
-        'print(Config.fromfile("mine.py").log_processor.type)\n'
-        'pure = "from mmengine.config import read_base\\nwith read_base():\\n    "'
-        '"from mmdfad.configs.ils.ils_resnet32_resnet20_1xb64_cifar10 import *"\n'
-        'open("pure.py", "w").write(pure)\n'
-        'from mmdfad.utils.config import read_config; teacher = Config.fromfile("pure.py").model.teacher\n'
-        'print(read_config(teacher.cfg_path).filename.startswith({site!r}))'
-    ).format(site=str(tmp_path / 'site'))
-    result = subprocess.run(
-        [sys.executable, '-c', code],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
-    )
-    assert result.stdout.split()[-2:] == ['mmdfad.DistillLogProcessor', 'True'], result.stderr
+@pytest.fixture(scope='module')
+def site(wheel, tmp_path_factory) -> Path:
+    """A folder with the wheel installed."""
+    site = tmp_path_factory.mktemp('installed') / 'site'
+    install = [sys.executable, '-m', 'pip', 'install', '--no-deps', '--quiet', '--target', str(site), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    return site
+
+
+def call(site: Path, *words: object, cwd: Path) -> subprocess.CompletedProcess:
+    """Run Python with the installed wheel in place of the sources."""
+    command = [sys.executable, *map(str, words)]
+    env = {**os.environ, 'PYTHONPATH': str(site)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
+
+
+RESOLVE = """
+import mmdfad
+from mmengine.config import Config
+from mmengine.hub import get_config
+
+from mmdfad.utils.config import read_config
+
+print(mmdfad.__file__)
+print(get_config('mmdfad::dfad/dfad_lenet5-lenet5half_1xb128_mnist5k.py').filename)
+print(read_config(Config.fromfile('pure.py').model.teacher.cfg_path).filename)
+print(Config.fromfile('mine.py').log_processor.type)
+"""
+PURE = """
+from mmengine.config import read_base
+
+with read_base():
+    from mmdfad.configs.ils.ils_resnet32_resnet20_1xb64_cifar10 import *
+"""
+
+
+def test_configs_resolve_from_an_installed_wheel(site, tmp_path):
+    (tmp_path / 'mine.py').write_text("_base_ = ['mmdfad::_base_/default_runtime.py']")
+    (tmp_path / 'pure.py').write_text(PURE)
+    result = call(site, '-c', RESOLVE, cwd=tmp_path)
+    *files, kind = result.stdout.split()[-4:]
+    assert all(file.startswith(str(site)) for file in files), result.stdout + result.stderr
+    assert kind == 'mmdfad.DistillLogProcessor'
+
+
+def test_command_of_an_installed_wheel_distils(site, tmp_path, teacher_checkpoint):
+    teacher, student = write_tiny(tmp_path, 'teacher'), write_tiny(tmp_path, 'student')
+    flags = ['--method', 'dfad', '--rounds', 1, '--batch-size', 4, '--no-validate', '--work-dir', tmp_path / 'run']
+    networks = ['--teacher', teacher, '--checkpoint', teacher_checkpoint, '--student', student]
+    options = ['--cfg-options', 'default_hooks.report=None']
+    result = call(site, site / 'bin/mmdfad', 'distill', *networks, *flags, *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / 'run/student.pth').exists()
+    assert str(ROOT) not in result.stdout
+
+
+@pytest.mark.parametrize('arguments', [['--help'], ['no-such-tool'], []])
+def test_command_lists_the_tools(arguments, monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', ['mmdfad', *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == (0 if arguments == ['--help'] else 2)
+    printed = capsys.readouterr()
+    assert 'usage: mmdfad TOOL' in printed.out + printed.err
+    names = {path.stem.replace('_', '-') for path in (ROOT / 'tools').glob('*.py')}
+    assert {'distill', 'train', 'test', 'report', 'export-onnx', 'visualize'} <= names == set(list_tools())
+    assert end.value.code or all(f'  {name} ' in printed.out for name in names)
 
 
 def test_segmentation_configs_resolve():

@@ -25,6 +25,7 @@ LAYERS = [
     ['engine'],
     ['reports'],
     ['apis'],
+    ['cli'],
 ]
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 # Parts that know less than their layer allows.
