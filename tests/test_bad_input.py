@@ -1,4 +1,5 @@
 """Bad input ends with one message that names what is wrong, and no traceback."""
+# ruff: noqa: E501 (a line for each case)
 
 import re
 from pathlib import Path
@@ -35,6 +36,8 @@ CONFIGS = {
     "model=dict(generator=dict(_delete_=True, type='ReplayGenerator', generator=dict(type='RandomGenerator')))": (
         r'model.generator of type ReplayGenerator lacks capacity, replayed'
     ),
+    "model=dict(generator=dict(_delete_=True, type='ReplayGenerator', capacity=4, replayed=8, generator=dict("
+    "type='DeadLeaves', noise_dim=16, image_size=16)))": r'model.generator.replayed must be at most capacity',
     "model=dict(generator=dict(_delete_=True, type='MixtureGenerator', generators=[]))": (
         r'generator.generators must be a list of generators'
     ),

@@ -40,7 +40,7 @@ ONLY = dict(
 # Who may import acceleration: it is a layer that can be taken off.
 ACCELERATED = 'engine.hooks.acceleration'
 # With docstrings and comments. In the whole package blank lines do not count.
-MOST_LINES = dict(module=300, distiller=200, package=12600)
+MOST_LINES = dict(module=300, distiller=200, package=13400)
 BANNED = re.compile(r'player|\bthe game\b|\bplays a\b', re.IGNORECASE)
 TEXTS = ['mmdfad/**/*.py', 'configs/**/*', 'tools/**/*.py', 'docs/**/*.md', 'examples/**/*', 'README.md']
 
@@ -121,11 +121,15 @@ def test_modules_have_no_cycles():
 
 
 def test_engine_knows_hooks_by_one_module():
-    """Hooks use the optimizers and the probe. The rest of the engine does not use hooks."""
+    """Hooks use the loop, the optimizers and the probe. The rest of the engine does not use hooks."""
     for name in SOURCES:
         targets = {t for t in own_imports(name) if t.startswith('engine')}
         if name.startswith('engine.hooks.'):
-            assert {t for t in targets if not t.startswith('engine.hooks.')} <= {'engine.optim', 'engine.probe'}, name
+            assert {t for t in targets if not t.startswith('engine.hooks.')} <= {
+                'engine.loop',
+                'engine.optim',
+                'engine.probe',
+            }, name
         elif name.startswith('engine.'):
             assert not any(t.startswith('engine.hooks.') for t in targets) or name == 'engine.hooks', name
 

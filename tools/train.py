@@ -13,13 +13,13 @@ from mmdfad.apis import (
     CfgOptions,
     check_distillation,
     check_settings,
+    claimed_work_dir,
     ensure_validation,
     finish_distributed,
     init_distributed,
     is_distillation,
     merge_options,
     require_whole_checkpoint,
-    require_writable,
     set_amp,
     set_resume,
 )
@@ -102,19 +102,23 @@ def main() -> None:
     with readable_errors():
         cfg = merge_args(read_config(args.config), args)
         init_distributed(cfg)
-        require_writable(cfg.work_dir)
-        if args.resume is not None:
-            set_resume(cfg, args.resume)
-        elif cfg.get('load_from'):
-            require_whole_checkpoint(cfg.load_from)
-        if is_distillation(cfg) and not args.no_validate:
-            ensure_validation(cfg, args.download)
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        if args.preflight and is_distillation(cfg):
-            for warning in check_distillation(unwrap(runner.model)):
-                runner.logger.warning(warning)
-        runner.train()
+        with claimed_work_dir(cfg.work_dir):
+            train(cfg, args)
         finish_distributed()
+
+
+def train(cfg: Config, args: argparse.Namespace) -> None:
+    if args.resume is not None:
+        set_resume(cfg, args.resume)
+    elif cfg.get('load_from'):
+        require_whole_checkpoint(cfg.load_from)
+    if is_distillation(cfg) and not args.no_validate:
+        ensure_validation(cfg, args.download)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if args.preflight and is_distillation(cfg):
+        for warning in check_distillation(unwrap(runner.model)):
+            runner.logger.warning(warning)
+    runner.train()
 
 
 if __name__ == '__main__':

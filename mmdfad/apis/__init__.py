@@ -5,7 +5,6 @@ from .checkpoints import (
     find_resumable_checkpoint,
     load_student_weights,
     require_whole_checkpoint,
-    require_writable,
     set_resume,
 )
 from .config import (
@@ -28,6 +27,7 @@ from .report import make_report
 from .sizes import student_sizes
 from .testing import augment_test, show_predictions
 from .validation import ensure_validation
+from .work_dir import claimed_work_dir
 
 __all__ = [
     'METHODS',
@@ -36,6 +36,7 @@ __all__ = [
     'augment_test',
     'check_distillation',
     'check_settings',
+    'claimed_work_dir',
     'draw_predictions',
     'ensure_validation',
     'export_onnx',
@@ -50,7 +51,6 @@ __all__ = [
     'plain_student_config',
     'read_run',
     'require_whole_checkpoint',
-    'require_writable',
     'set_amp',
     'set_resume',
     'show_predictions',

@@ -1,20 +1,21 @@
 """Training checkpoints: which one to resume from, and the student in them."""
 
+import logging
 import re
 import zipfile
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, get_rank, is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger, print_log
 from torch import nn
 
+from mmdfad.engine.run_record import read_record
 from mmdfad.models.base_distiller import STUDENT_PREFIX
 from mmdfad.models.build import build_model
 from mmdfad.models.network import AUXILIARY_PREFIX
 from mmdfad.utils import DistillError
-from mmdfad.utils.atomic import atomic_write
 from mmdfad.utils.checkpoint import read_checkpoint
 from mmdfad.utils.export import dataset_meta_of, write_student
 from mmdfad.utils.state_dict import explain_mismatch
@@ -64,11 +65,28 @@ def find_resumable_checkpoint(work_dir: str | Path) -> str | None:
         last = Path(pointer.read_text().strip())
         # A work directory may have been moved: a checkpoint beside the pointer counts more than the recorded path.
         candidates = [c for c in (work_dir / last.name, last) if c.is_file()][:1] + candidates
+    damaged = False
     for candidate in dict.fromkeys(candidates):
-        if _is_whole(candidate):
+        if not _is_whole(candidate):
+            damaged = True
+            _warn(f'{candidate} is damaged; trying the checkpoint before it')
+        elif damaged and _is_of_another_run(candidate, work_dir):
+            _warn(f'{candidate} belongs to an earlier run in the same folder; not resuming from it')
+        else:
             return str(candidate)
-        print_log(f'{candidate} is damaged; trying the checkpoint before it', MMLogger.get_current_instance(), level=30)
     return None
+
+
+def _warn(message: str) -> None:
+    print_log(message, MMLogger.get_current_instance(), level=logging.WARNING)
+
+
+def _is_of_another_run(checkpoint: Path, work_dir: Path) -> bool:
+    ours = read_record(work_dir).get('id')
+    if ours is None:
+        return False
+    theirs = read_checkpoint(str(checkpoint), f'checkpoint {checkpoint}').get('meta', {}).get('run')
+    return theirs is not None and ours != theirs
 
 
 def require_whole_checkpoint(path: str) -> None:
@@ -86,25 +104,6 @@ def require_whole_checkpoint(path: str) -> None:
         raise DistillError(f'checkpoint {path} does not exist')
     if not _is_whole(Path(path)):
         raise DistillError(f'checkpoint {path} is corrupt, truncated or not a checkpoint of torch')
-
-
-def require_writable(work_dir: str | Path) -> None:
-    """Check that a run can write to its work directory, before it computes anything.
-
-    Args:
-        work_dir (str | Path): The work directory.
-
-    Raises:
-        DistillError: If it cannot.
-    """
-    try:
-        probe = Path(work_dir, f'.writable.{get_rank()}')
-        atomic_write(probe, b'')
-        probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise DistillError(
-            f'cannot write to the work directory {work_dir}: {error}. Choose another with --work-dir'
-        ) from error
 
 
 def load_student_weights(model: nn.Module, checkpoint: str) -> dict:

@@ -4,26 +4,25 @@ import difflib
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine import registry as root
 from mmengine.config import Config
-from mmengine.registry import DefaultScope, Registry
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from mmdfad.engine.optim import LEARNERS
 from mmdfad.utils import DistillError
-from mmdfad.utils.compat import OPTIONAL, check_package
 from mmdfad.utils.config import with_type_names
 from mmdfad.utils.signature import check_arguments, did_you_mean
 
+from .config_part import check_number, check_part, find_type, require_dict
+
 # What a distillation cannot do without.
 _REQUIRED = ('model', 'train_cfg', 'train_dataloader', 'optim_wrapper')
-# Keys that mmengine takes from the dict before it builds the type.
-_BUILDERS = ('type', '_scope_')
 _LOADER_KEYS = ('dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init_fn', 'num_batch_per_epoch')
 # Of mmengine's DefaultOptimWrapperConstructor, whose arguments do not name them.
 _PARAMWISE_KEYS = {
@@ -85,13 +84,13 @@ def _check_top_level(cfg: dict) -> None:
 
 
 def _check_model(model: dict) -> None:
-    _check_part(model, 'model', root.MODELS, check=('teacher', 'student', 'data_preprocessor'))
+    check_part(model, 'model', root.MODELS, check=('teacher', 'student', 'data_preprocessor'))
     for key in ('generation', 'imitation'):
         parts = model.get(key, [])
         if not isinstance(parts, list | tuple):
             raise DistillError(f'model.{key} must be a list of dicts, but found {parts!r}')
         for i, part in enumerate(parts):
-            _check_part(part, f'model.{key}[{i}]', root.MODELS, scope='mmdfad')
+            check_part(part, f'model.{key}[{i}]', root.MODELS, scope='mmdfad')
     for key in ('generator', 'start'):
         if model.get(key) is not None:
             _check_nested(model[key], f'model.{key}')
@@ -99,7 +98,7 @@ def _check_model(model: dict) -> None:
 
 def _check_nested(part: Any, where: str) -> None:
     """A generator or a start, and those inside it."""
-    _check_part(part, where, root.MODELS, scope='mmdfad')
+    check_part(part, where, root.MODELS, scope='mmdfad')
     for key, value in part.items():
         inner = value if isinstance(value, list | tuple) else [value]
         for i, item in enumerate(inner):
@@ -115,7 +114,7 @@ def _check_hooks(cfg: dict) -> None:
     named = {f'default_hooks.{name}': hook for name, hook in hooks.items() if hook is not None}
     named |= {f'custom_hooks[{i}]': hook for i, hook in enumerate(custom)}
     for where, hook in named.items():
-        _check_part(hook, where, root.HOOKS, builders=('priority',))
+        check_part(hook, where, root.HOOKS, builders=('priority',))
         interval = hook.get('interval')
         if isinstance(interval, int) and interval < 1 and interval != -1:
             raise DistillError(f'{where}.interval must be a positive number of rounds, or -1 for never: {interval}')
@@ -127,20 +126,18 @@ def _check_optimizers(wrappers: dict) -> None:
             "optim_wrapper of a distillation must have constructor='mmdfad.DistillOptimWrapperConstructor' and "
             f'the keys {list(LEARNERS)}, but found {sorted(wrappers)}'
         )
-    _find(wrappers['constructor'], 'optim_wrapper.constructor', root.OPTIM_WRAPPER_CONSTRUCTORS)
+    find_type(wrappers['constructor'], 'optim_wrapper.constructor', root.OPTIM_WRAPPER_CONSTRUCTORS)
     for name in set(LEARNERS) & wrappers.keys():
         wrapper = wrappers[name]
         where = f'optim_wrapper.{name}'
-        _require_dict(wrapper, where)
+        require_dict(wrapper, where)
         own = {key: value for key, value in wrapper.items() if key not in ('amp_dtype', 'constructor', 'paramwise_cfg')}
-        _check_part({'type': 'OptimWrapper', **own}, where, root.OPTIM_WRAPPERS, check=('optimizer',))
-        _check_part(
-            wrapper.get('optimizer'), f'{where}.optimizer', root.OPTIMIZERS, provided=('params',), builders=_BUILDERS
-        )
-        _check_number(wrapper['optimizer'], f'{where}.optimizer', 'lr', more_than=0)
+        check_part({'type': 'OptimWrapper', **own}, where, root.OPTIM_WRAPPERS, check=('optimizer',))
+        check_part(wrapper.get('optimizer'), f'{where}.optimizer', root.OPTIMIZERS, provided=('params',))
+        check_number(wrapper['optimizer'], f'{where}.optimizer', 'lr', more_than=0)
         for key in ('weight_decay', 'momentum'):
-            _check_number(wrapper['optimizer'], f'{where}.optimizer', key, least=0)
-        _check_number(wrapper, where, 'accumulative_counts', least=1)
+            check_number(wrapper['optimizer'], f'{where}.optimizer', key, least=0)
+        check_number(wrapper, where, 'accumulative_counts', least=1)
         _check_clipping(wrapper.get('clip_grad'), f'{where}.clip_grad')
         if wrapper.get('paramwise_cfg') is not None and 'constructor' not in wrapper:
             _check_paramwise(wrapper['paramwise_cfg'], f'{where}.paramwise_cfg')
@@ -153,11 +150,11 @@ def _check_clipping(clipping: dict | None, where: str) -> None:
     own = {key: value for key, value in clipping.items() if key != 'type'}
     check_arguments(where, function, own, provided=('parameters',))
     for key in ('max_norm', 'clip_value'):
-        _check_number(clipping, where, key, more_than=0)
+        check_number(clipping, where, key, more_than=0)
 
 
 def _check_paramwise(settings: Any, where: str) -> None:
-    _require_dict(settings, where)
+    require_dict(settings, where)
     for key in settings.keys() - _PARAMWISE_KEYS:
         raise DistillError(f'{where}.{key} is unknown{did_you_mean(key, _PARAMWISE_KEYS)}')
 
@@ -174,7 +171,7 @@ def _check_schedulers(schedulers: Any) -> None:
         parts = several if isinstance(several, list | tuple) else [several]
         for i, part in enumerate(parts):
             where = f'{prefix}[{i}]' if parts is several else prefix
-            _check_part(
+            check_part(
                 part,
                 where,
                 root.PARAM_SCHEDULERS,
@@ -200,34 +197,34 @@ def _check_loops(cfg: dict) -> None:
         loop = cfg.get(f'{stage}_cfg')
         if loop is None:
             continue
-        _require_dict(loop, f'{stage}_cfg')
+        require_dict(loop, f'{stage}_cfg')
         kind = {'type': f'{stage.capitalize()}Loop'} if stage != 'train' else {}
-        _check_part(kind | loop, f'{stage}_cfg', root.LOOPS, provided=provided)
+        check_part(kind | loop, f'{stage}_cfg', root.LOOPS, provided=provided)
     for key in ('max_iters', 'val_begin', 'val_interval'):
-        _check_number(cfg['train_cfg'], 'train_cfg', key, least=1)
+        check_number(cfg['train_cfg'], 'train_cfg', key, least=1)
 
 
 def _check_loader(loader: Any, where: str) -> None:
     if loader is None:
         return
-    _require_dict(loader, where)
+    require_dict(loader, where)
     own = {key: value for key, value in loader.items() if key not in _LOADER_KEYS}
     check_arguments(where, DataLoader, own, provided=('dataset', 'sampler'))
-    _check_number(loader, where, 'batch_size', least=1)
-    _check_number(loader, where, 'num_workers', least=0)
+    check_number(loader, where, 'batch_size', least=1)
+    check_number(loader, where, 'num_workers', least=0)
     if 'dataset' not in loader:
         raise DistillError(f'{where} lacks dataset')
     _check_dataset(loader['dataset'], f'{where}.dataset')
     if loader.get('sampler') is not None:
-        _check_part(loader['sampler'], f'{where}.sampler', root.DATA_SAMPLERS, provided=('dataset',))
+        check_part(loader['sampler'], f'{where}.sampler', root.DATA_SAMPLERS, provided=('dataset',))
 
 
 def _check_dataset(dataset: Any, where: str) -> None:
-    _check_part(dataset, where, root.DATASETS, check=('pipeline', 'dataset', 'datasets'))
+    check_part(dataset, where, root.DATASETS, check=('pipeline', 'dataset', 'datasets'))
     for key, inner in _inner(dataset, ('dataset', 'datasets')):
         _check_dataset(inner, f'{where}.{key}')
     for key, transform in _inner(dataset, ('pipeline',)):
-        _check_part(transform, f'{where}.{key}', root.TRANSFORMS)
+        check_part(transform, f'{where}.{key}', root.TRANSFORMS)
 
 
 def _inner(part: Mapping, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
@@ -246,92 +243,18 @@ def _check_rest(cfg: dict) -> None:
         for i, metric in enumerate(metrics if isinstance(metrics, list | tuple) else [metrics]):
             if metric is not None and not (isinstance(metric, Mapping) and 'metrics' in metric):
                 where = f'{stage}_evaluator' + (f'[{i}]' if isinstance(metrics, list | tuple) else '')
-                _check_part(metric, where, root.METRICS)
+                check_part(metric, where, root.METRICS)
     if cfg.get('visualizer') is not None:
-        _check_part(cfg['visualizer'], 'visualizer', root.VISUALIZERS)
+        check_part(cfg['visualizer'], 'visualizer', root.VISUALIZERS)
         for key, backend in _inner(cfg['visualizer'], ('vis_backends',)):
-            _check_part(backend, f'visualizer.{key}', root.VISBACKENDS, provided=('save_dir',))
+            check_part(backend, f'visualizer.{key}', root.VISBACKENDS, provided=('save_dir',))
     if cfg.get('model_wrapper_cfg') is not None:
-        _check_part(cfg['model_wrapper_cfg'], 'model_wrapper_cfg', root.MODEL_WRAPPERS, provided=('module',))
+        check_part(cfg['model_wrapper_cfg'], 'model_wrapper_cfg', root.MODEL_WRAPPERS, provided=('module',))
     if cfg.get('randomness') is not None:
-        _require_dict(cfg['randomness'], 'randomness')
+        require_dict(cfg['randomness'], 'randomness')
         check_arguments('randomness', set_random_seed, cfg['randomness'], provided=('seed',))
         if cfg['randomness'].get('seed') is not None:
-            _check_number(cfg['randomness'], 'randomness', 'seed', least=0)
+            check_number(cfg['randomness'], 'randomness', 'seed', least=0)
     if cfg.get('log_processor') is not None:
-        _check_part({'type': 'LogProcessor'} | cfg['log_processor'], 'log_processor', root.LOG_PROCESSORS)
-        _check_number(cfg['log_processor'], 'log_processor', 'window_size', least=1)
-
-
-# One part of a config
-
-
-def _check_part(
-    part: Any,
-    where: str,
-    registry: Registry,
-    scope: str | None = None,
-    provided: tuple[str, ...] = (),
-    builders: tuple[str, ...] = (),
-    check: tuple[str, ...] = (),
-) -> None:
-    """Check that a dict has a known type and arguments that it takes.
-
-    Args:
-        part (Any): The dict.
-        where (str): Its key in the config, for messages.
-        registry (Registry): Where the type is looked up.
-        scope (str, optional): That of types without one. Defaults to the config's.
-        provided (tuple[str, ...]): Arguments that do not come from the config. Defaults to none.
-        builders (tuple[str, ...]): Keys that are taken from the dict before. Defaults to none.
-        check (tuple[str, ...]): Arguments that are checked elsewhere, whatever their type. Defaults to none.
-    """
-    _require_dict(part, where)
-    if 'type' not in part:
-        raise DistillError(f'{where} must have a `type`, but found the keys {sorted(part)}')
-    target = _find(part['type'], f'{where}.type', registry, part.get('_scope_') or scope)
-    own = {key: value for key, value in part.items() if key not in (*_BUILDERS, *builders)}
-    check_arguments(where, target, own, provided, untyped=check)
-
-
-def _find(kind: Any, where: str, registry: Registry, scope: str | None = None) -> Callable:
-    """The class or function of a type."""
-    if callable(kind):
-        return kind
-    if not isinstance(kind, str):
-        raise DistillError(f'{where} must be the name of a class, but found {kind!r}')
-    prefix = kind.partition('.')[0] if '.' in kind else scope
-    if prefix in OPTIONAL:
-        try:
-            check_package(prefix)
-        except ImportError as error:
-            raise DistillError(f'{where}={kind!r}: {error}') from error
-    with registry.switch_scope_and_registry(scope) as current:
-        found = current.get(kind)
-    if found is None:
-        raise DistillError(f'{where}={kind!r} is unknown{_similar(kind, registry)}')
-    return found
-
-
-def _similar(kind: str, registry: Registry) -> str:
-    own = {name: name for name in registry.module_dict}
-    for scope, child in registry.children.items():
-        own |= {name: f'{scope}.{name}' for name in child.module_dict}
-    close = difflib.get_close_matches(kind.rpartition('.')[2], own, 1)
-    return f'; did you mean {own[close[0]]}?' if close else ''
-
-
-def _require_dict(part: Any, where: str) -> None:
-    if not isinstance(part, Mapping):
-        raise DistillError(f'{where} must be a dict, but found {part!r}')
-
-
-def _check_number(part: Mapping, where: str, key: str, least: float = -math.inf, more_than: float = -math.inf) -> None:
-    """Check that a number, if it is given, is finite and large enough."""
-    if key not in part:
-        return
-    value = part[key]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < least or value <= more_than:
-        wanted = f'{least:g} or more' if math.isfinite(least) else f'more than {more_than:g}'
-        raise DistillError(f'{where}.{key} must be {wanted}, but found {value!r}')
+        check_part({'type': 'LogProcessor'} | cfg['log_processor'], 'log_processor', root.LOG_PROCESSORS)
+        check_number(cfg['log_processor'], 'log_processor', 'window_size', least=1)

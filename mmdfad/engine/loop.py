@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import all_reduce_params, get_rank, get_world_size
+from mmengine.hooks import EMAHook
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,12 +17,19 @@ from mmdfad.datasets import NoiseDataset
 from mmdfad.models.distiller import AdversarialDistiller
 from mmdfad.registry import LOOPS
 from mmdfad.utils import DistillError, require_count
+from mmdfad.utils.compat import new_iterator, skip_samples
 from mmdfad.utils.migration import refuse_keys
 from mmdfad.utils.model import broadcast_state, unwrap
 
 from .phases import NOISE, Phase, parse_phases
 from .round_log import RoundLog
+from .run_record import RunRecord
 from .stopwatch import Stopwatch
+
+
+class StopValidation(Exception):
+    """Raised by a hook to end a validation before all of it is done."""
+
 
 # The paper's: five student updates, each on fresh noise, then one of the generator.
 DFAD_PHASES = (dict(name='imitation', steps=5), dict(name='generation', steps=1))
@@ -80,6 +88,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self.exit_stack = ExitStack()
         self.round_log = RoundLog(runner.message_hub, runner.work_dir)
         self.stopwatch = Stopwatch(self.distiller.device)
+        self.record = RunRecord(runner.work_dir)
 
     @property
     def distiller(self) -> AdversarialDistiller:
@@ -93,13 +102,13 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         """
         with self.exit_stack:
             self.begin()
+            self._make_up_validation()
             while self._iter < self._max_iters and not self.stop_training:
                 with _explained(self.dataloader.batch_size, self.runner.work_dir):
                     self.run_round()
                 self._decide_current_val_interval()
                 if self._validates_now() and not self.stop_training:
-                    with self.stopwatch.timing('validation'):
-                        self.runner.val_loop.run()
+                    self._validate()
             self.round_log.flush()
             self.runner.visualizer.add_scalars(self.stopwatch.scalars(), step=self._iter)
             self.runner.call_hook('after_train_epoch')
@@ -110,6 +119,11 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         """Prepare the first round."""
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
+        self.record.save()
+        if self._iter >= self._max_iters:
+            self.runner.logger.info(
+                f'This run has finished its {self._max_iters} rounds. Raise train_cfg.max_iters to continue it'
+            )
         self._open_stream()
         self._warn_of_late_parts()
         for name, optim_wrapper in self.runner.optim_wrapper.items():
@@ -164,13 +178,12 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                 # Only now: resuming has restored the seed of the run.
                 dataset.complete(self.distiller.generator.noise_dim, self.runner.seed)
         sampler = self.dataloader.sampler
-        if not hasattr(sampler, 'skip'):
+        if not skip_samples(sampler, self._batches_before(self._iter) * self.dataloader.batch_size):
             raise DistillError(
                 'train_dataloader.sampler must be able to skip what a resumed run has seen, as mmdfad.NoiseSampler '
                 f'does, but found {type(sampler).__name__}'
             )
-        sampler.skip(self._batches_before(self._iter) * self.dataloader.batch_size)
-        self.dataloader_iterator = iter(self.dataloader)
+        self.dataloader_iterator = new_iterator(self.dataloader)
 
     def _batches_before(self, round_index: int) -> int:
         """Batches that the rounds before this one take from the dataloader."""
@@ -214,6 +227,25 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
             norms = [m for m in generator.modules() if isinstance(m, _BatchNorm)]
             buffers = (b for part in (student, *norms) for b in part.buffers() if b.is_floating_point())
             all_reduce_params(list(buffers), op='mean')
+
+    def _validate(self) -> None:
+        """Validate the student."""
+        with self.stopwatch.timing('validation'):
+            try:
+                self.runner.val_loop.run()
+            except StopValidation:
+                for hook in self.runner.hooks:
+                    if isinstance(hook, EMAHook):  # it lends the student averaged weights meanwhile
+                        hook.after_val_epoch(self.runner)
+                self.runner.call_hook('after_val')
+            else:
+                self.record.note_validation(self._iter)
+
+    def _make_up_validation(self) -> None:
+        """Validate the student that the run resumes with, if that was interrupted."""
+        if self._iter and self.record.validated < self._iter and self._validates_now():
+            self.runner.logger.info(f'Validating the student of round {self._iter}, which the last run did not finish')
+            self._validate()
 
     def _validates_now(self) -> bool:
         return (

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdfad.utils import DistillError
+from mmdfad.utils.compat import reverses_channels
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,8 @@ class PixelSpace:
         preprocessor = getattr(model, 'data_preprocessor', None)
         mean = getattr(preprocessor, 'mean', torch.zeros(1))
         std = getattr(preprocessor, 'std', torch.ones(1))
-        # mmpretrain has `to_rgb`. mmengine and mmseg have `_channel_conversion` for both directions.
-        flips = getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False)
-        return cls(mean.detach().cpu().double().flatten(), std.detach().cpu().double().flatten(), bool(flips))
+        flips = reverses_channels(preprocessor)
+        return cls(mean.detach().cpu().double().flatten(), std.detach().cpu().double().flatten(), flips)
 
     def to_rgb(self, images: Tensor) -> Tensor:
         """Undo the normalisation.

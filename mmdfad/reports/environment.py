@@ -6,16 +6,8 @@ from pathlib import Path
 
 import torch
 
+from mmdfad.utils.compat import DISTRIBUTIONS, installed
 from mmdfad.version import __version__
-
-# Distributions of each package. OpenMMLab's own or those of OneDL.
-_PACKAGES = dict(
-    torch=('torch',),
-    mmengine=('onedl-mmengine', 'mmengine'),
-    mmcv=('onedl-mmcv', 'mmcv', 'mmcv-lite'),
-    mmpretrain=('onedl-mmpretrain', 'mmpretrain'),
-    mmseg=('onedl-mmsegmentation', 'mmsegmentation'),
-)
 
 
 def describe_environment() -> dict:
@@ -25,6 +17,8 @@ def describe_environment() -> dict:
         dict: ``machine`` with ``cpu`` (name), ``cores`` (logical), ``threads`` (of torch), ``gpu`` (name or None) and
         ``system``; and ``versions`` by package, None where it is not installed.
     """
+    found = {name: installed(name) for name in DISTRIBUTIONS}
+    packages = {name: metadata.version(names[0]) if names else None for name, names in found.items()}
     return dict(
         machine=dict(
             cpu=_cpu_name(),
@@ -33,17 +27,8 @@ def describe_environment() -> dict:
             gpu=_gpu_names(),
             system=f'{platform.system()} {platform.machine()}, Python {platform.python_version()}',
         ),
-        versions=dict(mmdfad=__version__, **{name: _version(names) for name, names in _PACKAGES.items()}),
+        versions=dict(mmdfad=__version__, torch=metadata.version('torch'), **packages),
     )
-
-
-def _version(names: tuple[str, ...]) -> str | None:
-    for name in names:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
 
 
 def _cpu_name() -> str:

@@ -1,16 +1,61 @@
-"""Which versions of the OpenMMLab packages mmdfad needs, and which packages some models need.
+"""Which versions of the OpenMMLab packages mmdfad needs, how they differ, and which packages some models need.
 
-Each package exists twice with the same import name: OpenMMLab's own (``mmengine``, ``mmsegmentation``, ...) and the
-maintained one (``onedl-mmengine``, ...). mmdfad works with either.
+Each package exists twice with the same import name: OpenMMLab's own (``mmengine``, ``mmsegmentation``, ...), called
+upstream here, and the maintained one (``onedl-mmengine``, ...). mmdfad works with either. What has to be done
+differently for one of them is in this module.
 """
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from itertools import islice
+from pickle import UnpicklingError
+from typing import Any
 
+import numpy as np
+import torch
 from packaging.version import Version
+from torch import nn
+from torch.utils.data import DataLoader, Sampler
 
-INSTALL_LINE = 'pip install onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmsegmentation'
+# By import name, first the maintained distribution, then upstream's.
+DISTRIBUTIONS = {
+    'mmengine': ('onedl-mmengine', 'mmengine'),
+    'mmcv': ('onedl-mmcv', 'mmcv', 'mmcv-lite'),
+    'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
+    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
+}
+
+
+def installed(name: str) -> list[str]:
+    """The installed distributions that have an OpenMMLab package.
+
+    Args:
+        name (str): Import name, such as ``'mmseg'``.
+    """
+    return [found for found in DISTRIBUTIONS[name] if _is_installed(found)]
+
+
+def _is_installed(distribution_name: str) -> bool:
+    try:
+        distribution(distribution_name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+FORK_LINE = 'pip install onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmsegmentation'
+# A hint names packages of the kind that is there: the other kind would be installed into the same folders.
+UPSTREAM = bool({*installed('mmengine'), *installed('mmcv')} - {'onedl-mmengine', 'onedl-mmcv'})
+if UPSTREAM:
+    MMCV, MMDET = 'mmcv', 'mmdet'
+    _mmcv = 'mmcv' if _is_installed('mmcv') else 'mmcv-lite'
+    INSTALL_LINE = f'pip install mmengine==0.10.7 {_mmcv}==2.1.0 mmpretrain==1.2.0 mmsegmentation==1.2.2'
+else:
+    MMCV, MMDET = 'onedl-mmcv', 'onedl-mmdetection'
+    INSTALL_LINE = FORK_LINE
 
 # import name: (lowest version, first version that is too high)
 REQUIRED = {'mmengine': ('0.10.0', '1.0.0'), 'mmcv': ('2.0.0', '3.0.0')}
@@ -19,19 +64,52 @@ OPTIONAL = {'mmpretrain': ('1.0.0', '2.0.0'), 'mmseg': ('1.0.0', '2.0.0')}
 
 # mmcv's wheel has no compiled ops, so they are built from its sources. Its setup.py asks for C++17, but current torch
 # needs C++20.
+_sources = f'{MMCV.replace("-", "_")}-*'
 OPS_LINE = (
-    'pip download --no-deps --no-binary onedl-mmcv onedl-mmcv && tar xzf onedl_mmcv-*.tar.gz && '
-    "sed -i 's/c++17/c++20/' onedl_mmcv-*/setup.py && "
-    'pip install --no-deps --force-reinstall --no-cache-dir --no-build-isolation ./onedl_mmcv-*/'
+    f'pip download --no-deps --no-build-isolation --no-binary {MMCV} {MMCV}{"==2.1.0" if UPSTREAM else ""} && '
+    f"tar xzf {_sources}.tar.gz && sed -i 's/c++17/c++20/' {_sources}/setup.py && "
+    f'pip install --no-deps --force-reinstall --no-cache-dir --no-build-isolation ./{_sources}/'
 )
 OPS_TYPES = {'CCHead', 'DCN', 'DCNv2', 'MSDeformAttnPixelDecoder', 'PSAHead', 'PointHead', 'SideAdapterCLIPHead'}
 # What some types need beside their own package: a module, the line that installs it, and the types.
 NEEDED_BY_TYPES = (
     ('mmcv._ext', OPS_LINE, OPS_TYPES),
-    ('mmdet', 'pip install onedl-mmdetection', {'Mask2FormerHead', 'MaskFormerHead'}),
+    ('mmdet', f'pip install {MMDET}', {'Mask2FormerHead', 'MaskFormerHead'}),
     ('timm', 'pip install timm', {'TIMMBackbone', 'TimmClassifier'}),
     ('transformers', "pip install 'transformers<5'", {'HuggingFaceClassifier'}),
 )
+# What upstream's mmseg imports for every model, and does not install.
+UPSTREAM_MMSEG_NEEDS = ('ftfy', 'regex', 'mmcv._ext')
+# What to do about errors of upstream's packages whose text does not say it.
+_REMEDIES = {
+    "No module named 'pkg_resources'": "mmengine needs a setuptools that has it: pip install 'setuptools<81'",
+    'MMCV==': "mmsegmentation needs an older mmcv: pip install 'mmcv<2.2'",
+}
+
+
+def explain(error: Exception) -> str:
+    """The text of an error, and what to do if upstream's packages are known for it."""
+    text = str(error)
+    return '. '.join([text, *(remedy for known, remedy in _REMEDIES.items() if known in text)])
+
+
+def check_no_mixture() -> None:
+    """Check that no OpenMMLab package is installed twice.
+
+    Two distributions with the same import name lie in the same folder, with some files of each. The result may work,
+    or fail anywhere.
+
+    Raises:
+        ImportError: If one is. The message has the lines that clean up.
+    """
+    found = {name: installed(name) for name in DISTRIBUTIONS}
+    twice = [' and '.join(names) for names in found.values() if len(names) > 1]
+    if twice:
+        everything = ' '.join(name for names in found.values() for name in names)
+        raise ImportError(
+            f'{", ".join(twice)} are both installed, in the same folder, and have overwritten files of each other. '
+            f'Uninstall all, then install one kind:\n  pip uninstall -y {everything}\n  {FORK_LINE}'
+        )
 
 
 def check_package(name: str) -> None:
@@ -51,10 +129,19 @@ def check_package(name: str) -> None:
         found = import_module(name).__version__
     except Exception as error:
         raise ImportError(
-            f'{wanted}, but importing it fails ({type(error).__name__}: {error}). Reinstall with\n  {INSTALL_LINE}'
+            f'{wanted}, but importing it fails ({type(error).__name__}: {explain(error)}). Reinstall with\n'
+            f'  {INSTALL_LINE}'
         ) from error
     if not Version(low) <= Version(found) < Version(high):
         raise ImportError(f'{wanted}, but found {name} {found}. Install a suitable one with\n  {INSTALL_LINE}')
+    if name == 'mmseg' and installed(name) == ['mmsegmentation']:
+        missing = [module for module in UPSTREAM_MMSEG_NEEDS if not is_importable(module)]
+        if missing:
+            raise ImportError(
+                f'mmsegmentation {found} needs {", ".join(missing)} for every model. mmcv._ext is the compiled part of '
+                'mmcv, which mmcv-lite lacks. Install all of them with\n  pip install ftfy regex\n'
+                f'  pip uninstall -y mmcv-lite\n  {OPS_LINE}'
+            )
 
 
 def check_types(cfg: dict | list) -> None:
@@ -94,8 +181,9 @@ def check_environment() -> None:
     """Check the packages that mmdfad always needs.
 
     Raises:
-        ImportError: See :func:`check_package`.
+        ImportError: See :func:`check_no_mixture` and :func:`check_package`.
     """
+    check_no_mixture()
     for name in REQUIRED:
         check_package(name)
 
@@ -109,10 +197,73 @@ def teach_mmengine_package_names() -> None:
     from mmengine.config.utils import MODULE2PACKAGE
 
     MODULE2PACKAGE.setdefault('mmdfad', 'mmdfad')
-    for name in ('mmsegmentation', 'onedl-mmsegmentation'):
-        try:
-            distribution(name)
-        except PackageNotFoundError:
-            continue
+    for name in installed('mmseg'):
         MODULE2PACKAGE['mmseg'] = name
-        return
+
+
+def allow_logged_values() -> AbstractContextManager:
+    """Let torch read what mmengine's checkpoints hold beside weights: logged values, in arrays of numpy.
+
+    The maintained mmengine allows them when it reads a checkpoint. Upstream's does not.
+    """
+    from mmengine.logging import HistoryBuffer
+
+    def statistic(owner: Any, name: str) -> Any:
+        """All that a HistoryBuffer needs of getattr."""
+        if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+            raise UnpicklingError('GLOBAL builtins.getattr was not an allowed global')
+        return getattr(owner, name)
+
+    # Files have the name that numpy's module had when they were written.
+    makers = [value.__reduce__()[0] for value in (np.zeros(0), np.float64(0))]
+    named = [(make, f'numpy.{core}.multiarray.{make.__name__}') for make in makers for core in ('core', '_core')]
+    dtypes = {type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}
+    allowed = [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *named, (statistic, 'builtins.getattr')]
+    return torch.serialization.safe_globals(allowed)
+
+
+def skip_samples(sampler: Sampler, count: int) -> bool:
+    """Let a sampler start after some of its samples, for a run that resumes.
+
+    The samplers of the maintained mmengine have ``skip`` for it. Upstream's have not.
+
+    Args:
+        sampler (Sampler): The sampler, before its first use.
+        count (int): How many of this rank's samples to skip.
+
+    Returns:
+        bool: False if it cannot.
+    """
+    from mmengine.dataset import InfiniteSampler
+
+    if hasattr(sampler, 'skip'):
+        sampler.skip(count)
+    elif isinstance(sampler, InfiniteSampler):
+        sampler.indices = islice(sampler._indices_of_rank(), count, None)
+    else:
+        return False
+    return True
+
+
+def new_iterator(dataloader: DataLoader) -> Iterator:
+    """Iterate over a dataloader with workers that start now.
+
+    Upstream's mmengine starts them when it builds a loop, before the dataset is complete. Those of
+    ``persistent_workers=True`` would keep their copy of the dataset.
+
+    Args:
+        dataloader (DataLoader): The dataloader.
+    """
+    dataloader._iterator = None
+    return iter(dataloader)
+
+
+def reverses_channels(preprocessor: nn.Module | None) -> bool:
+    """Whether a data preprocessor reverses the order of the colour channels.
+
+    Args:
+        preprocessor (nn.Module, optional): mmpretrain's, which has ``to_rgb``, that of mmengine or the maintained
+            mmseg, which have ``_channel_conversion``, or that of upstream's mmseg, which has ``channel_conversion``.
+    """
+    names = ('to_rgb', '_channel_conversion', 'channel_conversion')
+    return any(getattr(preprocessor, name, False) for name in names)

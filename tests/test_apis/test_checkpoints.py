@@ -105,3 +105,16 @@ def test_student_in_a_training_checkpoint(tiny_cfg, tmp_path):
     assert meta['iter'] == 1
     for name, value in student.state_dict().items():
         assert torch.equal(value, runner.model.student.model.state_dict()[name]), name
+
+
+def test_no_checkpoint_of_an_earlier_run_in_the_same_folder(tmp_path):
+    """If the newest is damaged, the run before it is not taken for this one."""
+    for number, run_id in ((10, 'earlier'), (3, 'ours'), (5, 'ours')):
+        torch.save(dict(state_dict={}, meta=dict(run=run_id)), tmp_path / f'iter_{number}.pth')
+    (tmp_path / 'run.json').write_text('{"id": "ours", "validated": 0}')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_5.pth'))
+    assert find_resumable_checkpoint(tmp_path).endswith('iter_5.pth')
+    (tmp_path / 'iter_5.pth').write_bytes((tmp_path / 'iter_5.pth').read_bytes()[:-30])
+    assert find_resumable_checkpoint(tmp_path).endswith('iter_3.pth')
+    (tmp_path / 'run.json').write_text('damaged')
+    assert find_resumable_checkpoint(tmp_path).endswith('iter_10.pth')

@@ -28,7 +28,7 @@ class DistillCheckpointHook(CheckpointHook):
     - gradients that are being accumulated are saved, so that a run resumes exactly in the middle;
     - a student or generator that is not finite is not saved over a good one;
     - training does not resume from a checkpoint with another teacher, with other networks, or with code in it;
-    - resuming with another number of ranks or another batch size works, and the log says what it changes.
+    - resuming with another number of ranks, another batch size or other phases works, and the log says what it changes.
 
     Args:
         interval (int): Rounds between checkpoints. Defaults to -1: only the last one.
@@ -76,6 +76,8 @@ class DistillCheckpointHook(CheckpointHook):
             )
         checkpoint['meta']['teacher'] = unwrap(runner.model).teacher_record
         checkpoint['meta']['ranks'] = _ranks(runner)
+        checkpoint['meta']['run'] = runner.train_loop.record.id
+        checkpoint['meta']['phases'] = _phases(runner)
         pending = {name: wrapper for name, wrapper in runner.optim_wrapper.items() if not wrapper.should_update()}
         if pending and self.save_optimizer:
             checkpoint['gradients'] = {name: pending_gradients(wrapper) for name, wrapper in pending.items()}
@@ -102,15 +104,17 @@ class DistillCheckpointHook(CheckpointHook):
                 'Set model.teacher.checkpoint to the former, or start a new run in another work_dir'
             )
         if runner._resume:
+            runner.train_loop.record.resume(checkpoint['meta'].get('run'))
             _explain_ranks(checkpoint['meta'].get('ranks'), _ranks(runner), runner.logger)
+            _explain_phases(checkpoint['meta'].get('phases'), _phases(runner), runner.logger)
             for name, gradients in checkpoint.get('gradients', {}).items():
                 restore_gradients(runner.optim_wrapper[name], gradients)
 
-    def save_unless_saved(self, runner: Runner) -> None:
-        """Save a checkpoint of this round, unless the hook has just done so."""
-        name = self.filename_tmpl.format(runner.iter + 1)
+    def save_unless_saved(self, runner: Runner, rounds: int) -> None:
+        """Save a checkpoint after so many rounds, unless the hook has just done so."""
+        name = self.filename_tmpl.format(rounds)
         if self.last_ckpt is None or Path(self.last_ckpt).name != name:
-            self._save_checkpoint(runner)
+            self._save_checkpoint_with_step(runner, rounds, meta=dict(epoch=0, iter=rounds))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """mmengine's, in the order that never leaves the run without a good checkpoint: write, point, remove."""
@@ -156,6 +160,21 @@ def _ranks(runner: Runner) -> dict[str, int]:
     loader = runner._train_dataloader
     batch_size = loader['batch_size'] if isinstance(loader, dict) else loader.batch_size
     return dict(world_size=get_world_size(), batch_size=batch_size)
+
+
+def _phases(runner: Runner) -> list[str]:
+    """What decides how much noise a round takes."""
+    loop = runner.train_loop
+    return [f'noise for each {loop.noise}', *(f'{p.steps} {p.name} from {p.begin} to {p.end}' for p in loop.phases)]
+
+
+def _explain_phases(before: list[str] | None, now: list[str], logger: logging.Logger) -> None:
+    """Warn of other phases."""
+    if before is not None and before != now:
+        logger.warning(
+            f'Resuming with other phases (train_cfg.phases: {"; ".join(now)}) than before ({"; ".join(before)}). The '
+            'noise continues at another place in its stream, so the result differs from that of an uninterrupted run.'
+        )
 
 
 def _explain_ranks(before: dict[str, int] | None, now: dict[str, int], logger: logging.Logger) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 
 from mmdfad.registry import HOOKS
 
+from ..loop import StopValidation
 from .checkpoint import DistillCheckpointHook
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -30,6 +31,7 @@ _ECHO = 2.0
 class PreemptionHook(Hook):
     """On SIGTERM or SIGINT, finishes the round, saves a checkpoint, prints how to resume, and ends without an error.
 
+    A validation is not finished. The resumed run makes up for it.
     Clusters send SIGTERM before they take a machine away; SIGINT is Ctrl-C. With many ranks, one signal to any of them
     is enough: all stop after the same round. A second signal, some seconds later, ends the process at once.
     """
@@ -53,12 +55,31 @@ class PreemptionHook(Hook):
         """Save and stop, if any rank was asked to."""
         if not self._anyone_asked() or self.is_last_train_iter(runner):
             return
+        self._stop(runner, runner.iter + 1)
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
+    ) -> None:
+        """End a validation early. Many ranks finish it, as they may have unequal numbers of batches.
+
+        Raises:
+            StopValidation: If the process was asked to stop.
+        """
+        if get_world_size() == 1 and self._asked_at is not None:
+            raise StopValidation
+
+    def after_val(self, runner: Runner) -> None:
+        """Save and stop after a validation, if any rank was asked to."""
+        if self._anyone_asked() and runner.iter < runner.max_iters:
+            self._stop(runner, runner.iter)
+
+    def _stop(self, runner: Runner, rounds: int) -> None:
         for hook in runner.hooks:
             if isinstance(hook, DistillCheckpointHook):
-                hook.save_unless_saved(runner)
+                hook.save_unless_saved(runner, rounds)
         runner.train_loop.stop_training = True
         runner.logger.warning(
-            f'Stopped after round {runner.iter + 1} of {runner.max_iters}. Continue with\n  {resume_command()}'
+            f'Stopped after round {rounds} of {runner.max_iters}. Continue with\n  {resume_command()}'
         )
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -92,6 +92,10 @@ class ReplayGenerator(GeneratorWrapper):
     def __init__(self, generator: dict | Generator, capacity: int, replayed: int, push: int = 8) -> None:
         super().__init__(generator)
         require_positive('model.generator.{}', capacity=capacity, replayed=replayed, push=push)
+        if replayed > capacity:
+            raise DistillError(
+                f'model.generator.replayed must be at most capacity, but found {replayed} of a memory of {capacity}'
+            )
         self.replayed = replayed
         self.push = push
         self.memory = ImageMemory(capacity, self.channels, self.image_size)

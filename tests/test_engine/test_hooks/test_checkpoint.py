@@ -158,7 +158,7 @@ def test_save_unless_saved(bare_cfg, tmp_path):
             saver = hook_of(runner, 'DistillCheckpointHook')
             files = (tmp_path / 'run').glob('iter_*.pth')
             before = {path.name: path.stat().st_mtime_ns for path in files}
-            saver.save_unless_saved(runner)
+            saver.save_unless_saved(runner, runner.iter + 1)
             files = (tmp_path / 'run').glob('iter_*.pth')
             written.append([path.name for path in files if before.get(path.name) != path.stat().st_mtime_ns])
 

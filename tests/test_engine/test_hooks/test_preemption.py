@@ -1,9 +1,15 @@
 """What the processes of test_tools/test_stop.py cannot show."""
 
+import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import assert_same_run, assert_same_state, build_runner, keep_hooks, run
+from mmengine.hooks import Hook
 
 from mmdfad.engine.hooks.preemption import resume_command
 
@@ -37,3 +43,52 @@ def test_resume_command_of_torchrun_and_of_other_programs(monkeypatch):
     assert resume_command() == 'torchrun --nnodes=2 --nproc_per_node=8 tools/train.py c.py --resume=auto'
     monkeypatch.setattr(sys, 'argv', ['mine.py'])
     assert resume_command() == 'resume=True in the config'
+
+
+class AskInValidation(Hook):
+    """Sends a signal in the first batch of a validation."""
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        seen.append((runner.iter, batch_idx))
+        if runner.iter == 2 and batch_idx == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+seen = []
+
+
+def test_signal_in_a_validation_ends_it_and_the_resumed_run_makes_up_for_it(tiny_cfg, tmp_path):
+    """The checkpoint has the student's own weights, although averaged ones were being validated."""
+    seen.clear()
+    keep_hooks(tiny_cfg, 'checkpoint', 'acceleration', 'preemption')
+    noise = dict(type='mmdfad.NoiseDataset', seed=1, length=20)
+    tiny_cfg.update(
+        custom_hooks=[dict(type='EMAHook', momentum=0.1, update_buffers=True)],
+        val_dataloader=dict(batch_size=4, num_workers=0, dataset=noise, sampler=dict(type='mmdfad.NoiseSampler')),
+        val_evaluator=dict(type='mmdfad.AgreementMetric'),
+        val_cfg=dict(),
+    )
+    tiny_cfg.train_cfg.update(max_iters=4, val_interval=2)
+    whole = run(tiny_cfg, work_dir=str(tmp_path / 'whole'))
+    stopped = build_runner(tiny_cfg)
+    stopped.register_hook(AskInValidation())
+    stopped.train()
+    assert seen == [(2, 0)]
+    assert stopped.iter == 2
+    assert json.loads((tmp_path / 'run/run.json').read_text())['validated'] == 0
+    states = [torch.load(tmp_path / folder / 'iter_2.pth', weights_only=False) for folder in ('whole', 'run')]
+    assert_same_state(*(dict(state['state_dict']) for state in states))
+    assert_same_state(*(dict(state['ema_state_dict']) for state in states))
+
+    resumed = run(tiny_cfg, resume=True, load_from=str(tmp_path / 'run/iter_2.pth'))
+    assert_same_run(resumed, whole)
+    scalars = max((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text().splitlines()
+    validated = [
+        json.loads(line)['step'] for line in scalars if '"agreement"' in line and '"imitation_loss"' not in line
+    ]
+    assert validated == [2, 4]
+    again = run(tiny_cfg, resume=True, load_from=str(tmp_path / 'run/iter_4.pth'))
+    assert again.iter == 4
+    log = max((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert 'This run has finished its 4 rounds. Raise train_cfg.max_iters to continue it' in log
+    assert 'Iter(val)' not in log
