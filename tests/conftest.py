@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from yapf.yapflib import yapf_api  # in pytest's first process, before its workers: they would read half of yapf's cache
 
-import mmdfad  # noqa: F401
+from mmdfad.utils.compat import check_package
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / 'tests/data/tiny.py'
@@ -22,6 +22,19 @@ FEW_PROBES = dict(IMAGES=16, DENSE_IMAGES=8, WARMUP=1)
 # A report takes longer than a tiny run, so only tests of reports have one.
 REPORT = dict(type='mmdfad.ReportHook', latency_seconds=0.1)
 _run_number = itertools.count()
+
+
+def _why_no_segmentors() -> str:
+    """Why mmseg cannot be used here, as beside mmcv-lite. Empty if it can."""
+    try:
+        check_package('mmseg')
+    except ImportError as error:
+        return str(error).splitlines()[0]
+    return ''
+
+
+NO_SEGMENTORS = _why_no_segmentors()
+needs_mmseg = pytest.mark.skipif(bool(NO_SEGMENTORS), reason=NO_SEGMENTORS)
 
 # Runs a test that takes `tiny_cfg` for a classifier and for a segmentor.
 both_tasks = pytest.mark.parametrize('tiny_cfg', [TINY, TINY_SEG], ids=['classifier', 'segmentor'], indirect=True)
@@ -48,6 +61,9 @@ def _few_probes(monkeypatch):
 
 
 def build_model(cfg: dict, scope: str = 'mmpretrain') -> torch.nn.Module:
+    """Build a model. The test is skipped if it is a segmentor and there can be none."""
+    if scope == 'mmseg' and NO_SEGMENTORS:
+        pytest.skip(NO_SEGMENTORS)
     with DefaultScope.overwrite_default_scope(scope):
         return MODELS.build(Config(dict(model=cfg)).model)
 
@@ -74,11 +90,21 @@ def save_teacher(path: Path, seed: int = 0, config: Path = TINY, **meta) -> Path
     return path
 
 
+class Teachers(dict):
+    """Checkpoints of teachers by config, made when they are needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __missing__(self, config: Path) -> str:
+        self[config] = str(save_teacher(self.folder / f'{config.stem}.pth', config=config))
+        return self[config]
+
+
 @pytest.fixture(scope='session')
-def teacher_checkpoints(tmp_path_factory) -> dict[Path, str]:
+def teacher_checkpoints(tmp_path_factory) -> Teachers:
     """The teachers' checkpoints by config."""
-    folder = tmp_path_factory.mktemp('teachers')
-    return {config: str(save_teacher(folder / f'{config.stem}.pth', config=config)) for config in (TINY, TINY_SEG)}
+    return Teachers(tmp_path_factory.mktemp('teachers'))
 
 
 @pytest.fixture(scope='session')
