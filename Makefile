@@ -3,9 +3,10 @@ PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 STAMP := .venv/.ready
+UPSTREAM := .venv-upstream
 REQUIREMENTS := $(wildcard requirements/*.txt)
 
-.PHONY: setup setup-ops demo test lint
+.PHONY: setup setup-ops demo test test-upstream lint
 
 setup: $(STAMP)
 
@@ -30,6 +31,16 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+# The same tests with OpenMMLab's own packages, in an environment of their own.
+test-upstream: $(UPSTREAM)/.ready
+	OMP_NUM_THREADS=1 $(UPSTREAM)/bin/python -m pytest --numprocesses auto
+
+$(UPSTREAM)/.ready: setup.py pyproject.toml $(REQUIREMENTS)
+	test -x $(UPSTREAM)/bin/python || $(PYTHON) -m venv $(UPSTREAM)
+	$(UPSTREAM)/bin/python -m pip install --quiet -r requirements/upstream.txt
+	$(UPSTREAM)/bin/python -m pip install --quiet --editable '.[demo,onnx,pictures,test]'
+	touch $@
 
 lint: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files

@@ -8,7 +8,7 @@ from mmengine.registry import DefaultScope
 
 from mmdfad.models.build import build_network, plain_config
 from mmdfad.utils import DistillError
-from mmdfad.utils.compat import is_importable
+from mmdfad.utils.compat import MMCV, MMDET, is_importable
 from mmdfad.utils.state_dict import weights_sha256
 
 
@@ -208,12 +208,12 @@ def test_bad_sizes(size):
         (
             'mmcv._ext',
             dict(_scope_='mmseg', type='CascadeEncoderDecoder', decode_head=[dict(type='mmseg.PointHead')]),
-            'PointHead needs the compiled ops of mmcv, .*pip download .*onedl-mmcv .*pip install ',
+            f'PointHead needs the compiled ops of mmcv, .*pip download .*{MMCV} .*pip install ',
         ),
         (
             'mmdet',
             dict(_scope_='mmseg', type='EncoderDecoder', decode_head=dict(type='MaskFormerHead')),
-            'MaskFormerHead needs mmdet, .*pip install onedl-mmdetection',
+            f'MaskFormerHead needs mmdet, .*pip install {MMDET}',
         ),
         ('mmdet', dict(neck=dict(type='mmdet.FPN')), 'mmdet.FPN needs the package mmdet, which is not installed'),
         ('mmdet', dict(type='mmdet.FasterRCNN'), 'its scope is mmdet, but no such package is installed. Classifiers'),
