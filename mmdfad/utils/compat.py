@@ -65,8 +65,9 @@ OPTIONAL = {'mmpretrain': ('1.0.0', '2.0.0'), 'mmseg': ('1.0.0', '2.0.0')}
 # mmcv's wheel has no compiled ops, so they are built from its sources. Its setup.py asks for C++17, but current torch
 # needs C++20.
 _sources = f'{MMCV.replace("-", "_")}-*'
+_version = '==2.1.0 --no-build-isolation' if UPSTREAM else ''
 OPS_LINE = (
-    f'pip download --no-deps --no-build-isolation --no-binary {MMCV} {MMCV}{"==2.1.0" if UPSTREAM else ""} && '
+    f'pip download --no-deps --no-binary {MMCV} {MMCV}{_version} && '
     f"tar xzf {_sources}.tar.gz && sed -i 's/c++17/c++20/' {_sources}/setup.py && "
     f'pip install --no-deps --force-reinstall --no-cache-dir --no-build-isolation ./{_sources}/'
 )
@@ -90,7 +91,7 @@ _REMEDIES = {
 def explain(error: Exception) -> str:
     """The text of an error, and what to do if upstream's packages are known for it."""
     text = str(error)
-    return '. '.join([text, *(remedy for known, remedy in _REMEDIES.items() if known in text)])
+    return '; '.join([text, *(remedy for known, remedy in _REMEDIES.items() if known in text)])
 
 
 def check_no_mixture() -> None:
