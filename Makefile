@@ -6,7 +6,7 @@ STAMP := .venv/.ready
 UPSTREAM := .venv-upstream
 REQUIREMENTS := $(wildcard requirements/*.txt)
 
-.PHONY: setup setup-ops demo test test-upstream lint
+.PHONY: setup setup-ops demo test test-upstream lint docs wheel
 
 setup: $(STAMP)
 
@@ -44,3 +44,13 @@ $(UPSTREAM)/.ready: setup.py pyproject.toml $(REQUIREMENTS)
 
 lint: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files
+
+docs: setup
+	$(BIN)/python -m pip install --quiet -r requirements/docs.txt
+	$(BIN)/python -m sphinx -W --keep-going --conf-dir docs . docs/_build/html
+
+# In a copy, because a build here would replace the links of the development install.
+wheel: setup
+	rm -rf build/sources && mkdir -p build/sources dist
+	git ls-files -z | xargs -0 cp --parents --target-directory build/sources
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist build/sources
