@@ -23,6 +23,7 @@ from mmdfad.apis import (
     set_amp,
     set_resume,
 )
+from mmdfad.engine import DistillRunner
 from mmdfad.utils import DistillError, readable_errors
 from mmdfad.utils.config import read_config
 from mmdfad.utils.model import unwrap
@@ -114,7 +115,8 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
         require_whole_checkpoint(cfg.load_from)
     if is_distillation(cfg) and not args.no_validate:
         ensure_validation(cfg, args.download)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner_type = DistillRunner if is_distillation(cfg) else Runner
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else runner_type.from_cfg(cfg)
     if args.preflight and is_distillation(cfg):
         for warning in check_distillation(unwrap(runner.model)):
             runner.logger.warning(warning)

@@ -4,7 +4,7 @@ custom_imports = dict(imports=['mmdfad'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    logger=dict(type='mmdfad.DistillLoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='mmdfad.DistillCheckpointHook', interval=1000, max_keep_ckpts=2),
     acceleration=dict(type='mmdfad.AccelerationHook'),

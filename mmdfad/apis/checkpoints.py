@@ -145,8 +145,9 @@ def export_student(cfg: Config, checkpoint: str, out_dir: str | Path) -> tuple[P
     plain = plain_student_config(cfg)
     model = build_model(plain, 'student')
     meta = load_student_weights(model, checkpoint)
-    dataset_meta = (meta.get('student') or {}).get('dataset_meta') or meta.get('dataset_meta') or dataset_meta_of(plain)
-    export_meta = dict(dataset_meta=dataset_meta, iter=meta.get('iter'))
+    about = meta.get('student') or {key: meta[key] for key in ('dataset_meta', 'mmdfad') if key in meta}
+    export_meta = dict(about, iter=meta.get('iter'))
+    export_meta['dataset_meta'] = about.get('dataset_meta') or dataset_meta_of(plain)
     return write_student(out_dir, plain, model.state_dict(), export_meta)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
@@ -86,7 +87,19 @@ def check_settings(cfg: Config) -> None:
     for name in [name for name, hook in hooks.items() if hook is None]:
         if name not in _STOCK_HOOKS:  # mmengine knows only its own hooks by name, and fails here
             cfg.default_hooks.pop(name)
+    _resolve_paths(cfg)
     check_config(cfg)
+
+
+def _resolve_paths(cfg: Config) -> None:
+    """Let a relative ``cfg_path`` count from the folder of the config, if there is such a file."""
+    for role in ('teacher', 'student'):
+        part = cfg.model.get(role)
+        path = part.get('cfg_path') if isinstance(part, dict) else None
+        if isinstance(path, str) and '::' not in path and cfg.filename:
+            beside = Path(cfg.filename).parent / path
+            if beside.is_file():
+                part.cfg_path = str(beside.absolute())
 
 
 def is_distillation(cfg: Config) -> bool:

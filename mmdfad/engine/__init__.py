@@ -4,10 +4,12 @@ from .hooks import *  # noqa: F403
 from .log_processor import DistillLogProcessor
 from .loop import AdversarialDistillLoop
 from .optim import BFloat16OptimWrapper, DistillOptimWrapperConstructor
+from .runner import DistillRunner
 
 __all__ = [
     'AdversarialDistillLoop',
     'BFloat16OptimWrapper',
     'DistillLogProcessor',
     'DistillOptimWrapperConstructor',
+    'DistillRunner',
 ]

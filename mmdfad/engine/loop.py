@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce_params, get_rank, get_world_size
+from mmengine.dist import all_reduce_params, broadcast_object_list, get_rank, get_world_size
 from mmengine.hooks import EMAHook
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         noise (str): Draw noise for each ``'step'`` (DFAD) or once a ``'round'`` (ZSKT). Defaults to ``'step'``.
         val_begin (int): First round that may be validated. Defaults to 1.
         val_interval (int): Rounds between validations. Defaults to 1000.
+        val_share (float): A validation is left out if all of them would take more than this share of the time so far.
+            The first and the last one never are. Defaults to 0.25. With 1 none is left out.
         dynamic_intervals (list[tuple[int, int]], optional): (round, validation interval from there on) pairs.
     """
 
@@ -67,6 +69,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         noise: str = 'step',
         val_begin: int = 1,
         val_interval: int = 1000,
+        val_share: float = 0.25,
         dynamic_intervals: list[tuple[int, int]] | None = None,
         **unknown: Any,
     ) -> None:
@@ -80,6 +83,11 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                 "train_cfg.type='mmdfad.AdversarialDistillLoop' trains a model of type='mmdfad.AdversarialDistiller', "
                 f'but found {type(self.distiller).__name__}'
             )
+        if not 0 <= val_share <= 1:
+            raise DistillError(f'train_cfg.val_share must be between 0 and 1, but found {val_share!r}')
+        self.val_share = val_share
+        self._longest_validation = 0.0
+        self._left_out = False
         learns = self.distiller.generator.learns
         self.phases = [phase for phase in parse_phases(phases) if learns or phase.updates != 'generator']
         if not self.phases:
@@ -107,7 +115,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                 with _explained(self.dataloader.batch_size, self.runner.work_dir):
                     self.run_round()
                 self._decide_current_val_interval()
-                if self._validates_now() and not self.stop_training:
+                if self._validates_now() and not self.stop_training and self._has_time_to_validate():
                     self._validate()
             self.round_log.flush()
             self.runner.visualizer.add_scalars(self.stopwatch.scalars(), step=self._iter)
@@ -230,6 +238,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
 
     def _validate(self) -> None:
         """Validate the student."""
+        before = self.stopwatch.read().get('validation', 0)
         with self.stopwatch.timing('validation'):
             try:
                 self.runner.val_loop.run()
@@ -240,6 +249,23 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                 self.runner.call_hook('after_val')
             else:
                 self.record.note_validation(self._iter)
+        self._longest_validation = max(self._longest_validation, self.stopwatch.read()['validation'] - before)
+
+    def _has_time_to_validate(self) -> bool:
+        """Whether one more validation leaves enough of the time to training. The first rank decides for all."""
+        seconds = self.stopwatch.read()
+        validating, total = (seconds.get(part, 0) + self._longest_validation for part in ('validation', 'total'))
+        enough = validating <= self.val_share * total
+        always = self.val_share == 1 or not self._longest_validation or self._iter == self._max_iters
+        decision = [enough or always]
+        broadcast_object_list(decision)
+        if not decision[0] and not self._left_out:
+            self._left_out = True
+            self.runner.logger.info(
+                f'Leaving out validations that would take more than {self.val_share:.0%} of the time '
+                '(train_cfg.val_share), except for the last one'
+            )
+        return decision[0]
 
     def _make_up_validation(self) -> None:
         """Validate the student that the run resumes with, if that was interrupted."""

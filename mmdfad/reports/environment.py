@@ -1,13 +1,11 @@
 """The machine and the versions that a run had."""
 
 import platform
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from mmdfad.utils.compat import DISTRIBUTIONS, installed
-from mmdfad.version import __version__
+from mmdfad.utils.provenance import versions
 
 
 def describe_environment() -> dict:
@@ -17,8 +15,6 @@ def describe_environment() -> dict:
         dict: ``machine`` with ``cpu`` (name), ``cores`` (logical), ``threads`` (of torch), ``gpu`` (name or None) and
         ``system``; and ``versions`` by package, None where it is not installed.
     """
-    found = {name: installed(name) for name in DISTRIBUTIONS}
-    packages = {name: metadata.version(names[0]) if names else None for name, names in found.items()}
     return dict(
         machine=dict(
             cpu=_cpu_name(),
@@ -27,7 +23,7 @@ def describe_environment() -> dict:
             gpu=_gpu_names(),
             system=f'{platform.system()} {platform.machine()}, Python {platform.python_version()}',
         ),
-        versions=dict(mmdfad=__version__, torch=metadata.version('torch'), **packages),
+        versions=versions(),
     )
 
 

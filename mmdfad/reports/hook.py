@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 from mmengine.dist import get_world_size, is_main_process, master_only
@@ -12,6 +13,7 @@ from mmengine.runner import Runner
 from mmdfad.engine.probe import must_probe
 from mmdfad.registry import HOOKS
 from mmdfad.utils import DistillError
+from mmdfad.utils.export import add_to_student
 from mmdfad.utils.model import unwrap
 from mmdfad.utils.quiet import quiet
 
@@ -100,6 +102,8 @@ class ReportHook(Hook):
         if is_main_process():
             run = Run(work_dir, runner.cfg, meta['iter'], runner.seed, distiller.teacher_record, logs)
             report = write_report(run, found)
+            if found and found.prediction and saved:
+                add_to_student(work_dir, predicted_agreement=asdict(found.prediction))
             runner.logger.info(f'{WRITTEN}: {render_table(report, work_dir)}')
 
 

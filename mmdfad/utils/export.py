@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS
 from torch import Tensor
 
 from .atomic import atomic_write
+from .checkpoint import read_checkpoint
 from .config import custom_imports, innermost_dataset, is_noise, with_type_names
 from .errors import DistillError
 from .generated import require_replaceable, write_config
@@ -108,7 +109,7 @@ def write_student(folder: str | Path, cfg: Config, state_dict: Mapping[str, Tens
         folder (str | Path): The folder to write to.
         cfg (Config): From :func:`student_config`.
         state_dict (Mapping[str, Tensor]): The plain model's, without any prefix.
-        meta (dict): The checkpoint's ``meta``. Stock tools look for ``dataset_meta`` in it.
+        meta (dict): The checkpoint's ``meta``: where the student comes from, and ``dataset_meta`` for stock tools.
 
     Returns:
         tuple[Path, Path]: The two files.
@@ -117,14 +118,33 @@ def write_student(folder: str | Path, cfg: Config, state_dict: Mapping[str, Tens
         DistillError: If they cannot be written, or there are others of these names.
     """
     config_file, checkpoint_file = student_files(folder)
-    buffer = io.BytesIO()
-    torch.save(dict(meta=meta, state_dict={k: v.detach().cpu() for k, v in state_dict.items()}), buffer)
+    content = dict(meta=meta, state_dict={k: v.detach().cpu() for k, v in state_dict.items()})
     try:
         write_config(config_file, cfg.pretty_text)
-        atomic_write(checkpoint_file, buffer.getvalue())
+        _save(checkpoint_file, content)
     except OSError as error:
         raise DistillError(
             f'cannot write the student to {folder}: {error}. Files that were complete are unchanged. Make room, or '
             'choose another --work-dir (or --out-dir)'
         ) from error
     return config_file, checkpoint_file
+
+
+def add_to_student(folder: str | Path, **meta) -> None:
+    """Add something to the ``meta`` of the student in a folder, if there is one.
+
+    Args:
+        folder (str | Path): The folder of ``student.pth``.
+        meta: What to add, in plain values.
+    """
+    path = Path(folder, 'student.pth')
+    if path.is_file():
+        content = read_checkpoint(str(path), f'checkpoint {path}')
+        content['meta'].update(meta)
+        _save(path, content)
+
+
+def _save(path: Path, content: dict) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    atomic_write(path, buffer.getvalue())

@@ -28,7 +28,7 @@ param_scheduler = dict(
     student=[dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=3)],
     generator=[dict(type='CosineAnnealingLR', by_epoch=False, T_max=20, end=20)],
 )
-train_cfg = dict(max_iters=6, phases=[dict(name='imitation', steps=2), dict(name='generation', steps=1)])
+train_cfg = dict(max_iters=6, val_share=1, phases=[dict(name='imitation', steps=2), dict(name='generation', steps=1)])
 default_hooks = dict(
     checkpoint=dict(interval=2, max_keep_ckpts=2), logger=dict(interval=1), report=dict(latency_seconds=0.1)
 )

@@ -501,6 +501,35 @@ def test_a_run_in_three_parts_resumes_exactly(tiny_cfg, tmp_path, rounds):
     assert_same_run(resumed, whole)
 
 
+def test_validations_take_a_bounded_share_of_the_time(bare_cfg, tmp_path):
+    """The first and the last one are never left out."""
+
+    class Slow(Hook):
+        def after_val_epoch(self, runner, metrics=None):
+            validated.append(runner.iter)
+            runner.train_loop.stopwatch._seconds['validation'] += 1000
+
+    validated = []
+    noise = dict(type='mmdfad.NoiseDataset', seed=1, length=4)
+    for share, expected in ((0.25, [1, 5]), (1, [1, 2, 3, 4, 5])):
+        validated.clear()
+        runner = build_runner(
+            bare_cfg,
+            val_dataloader=dict(batch_size=4, num_workers=0, dataset=noise, sampler=dict(type='mmdfad.NoiseSampler')),
+            val_evaluator=dict(type='mmdfad.AgreementMetric'),
+            val_cfg=dict(),
+            train_cfg__max_iters=5,
+            train_cfg__val_interval=1,
+            train_cfg__val_share=share,
+            work_dir=str(tmp_path / str(share)),
+        )
+        runner.register_hook(Slow())
+        runner.train()
+        assert validated == expected
+        log = next((tmp_path / str(share)).glob('*/*.log')).read_text()
+        assert log.count('Leaving out validations that would take more than 25% of the time') == (share < 1)
+
+
 # How training ends.
 
 

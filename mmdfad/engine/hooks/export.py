@@ -6,6 +6,7 @@ from mmengine.runner import Runner
 from mmdfad.registry import HOOKS
 from mmdfad.utils.export import student_config, student_files, write_student
 from mmdfad.utils.model import unwrap
+from mmdfad.utils.provenance import provenance
 
 
 @HOOKS.register_module()
@@ -35,8 +36,9 @@ class ExportStudentHook(Hook):
         """
         distiller = unwrap(runner.model)
         dataset_meta = distiller.teacher.meta_in(runner.cfg)  # the student has the teacher's classes
-        checkpoint['meta']['student'] = dict(dataset_meta=dataset_meta)
+        about = dict(dataset_meta=dataset_meta, mmdfad=provenance(runner.cfg, distiller.teacher_record))
+        checkpoint['meta']['student'] = about
         state = distiller.student_state(checkpoint['state_dict'])
-        meta = dict(dataset_meta=dataset_meta, iter=checkpoint['meta']['iter'])
+        meta = dict(about, iter=checkpoint['meta']['iter'])
         config_file, _ = write_student(runner.work_dir, student_config(runner.cfg, distiller.student.cfg), state, meta)
         runner.logger.info(f'Exported the student to {config_file.with_suffix(".{py,pth}")}')

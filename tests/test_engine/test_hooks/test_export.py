@@ -1,9 +1,21 @@
 """Law 7: the exported student."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_SEG, assert_same_state, both_tasks, build_model, hook_of, keep_hooks, run, write_camvid
+from conftest import (
+    REPORT,
+    TINY_SEG,
+    assert_same_state,
+    both_tasks,
+    build_model,
+    hook_of,
+    keep_hooks,
+    run,
+    write_camvid,
+)
 from mmengine.config import Config
 
 from mmdfad.apis import export_student
@@ -126,3 +138,23 @@ def test_exported_segmentor_serves_the_stock_inferencer(exporting_cfg, tmp_path)
     assert inferencer.visualizer.dataset_meta['palette'] == [[i * 50, 0, 255 - i * 50] for i in range(5)]
     assert result['predictions'].shape == (40, 30)
     assert result['visualization'].shape == (40, 30, 3)
+
+
+def test_student_tells_where_it_comes_from(exporting_cfg, tmp_path):
+    exporting_cfg.model.start = dict(type='ChannelSelection')
+    exporting_cfg.default_hooks.report = dict(REPORT)
+    runner = run(exporting_cfg, train_cfg__max_iters=1)
+    meta = torch.load(tmp_path / 'run/student.pth', weights_only=True)['meta']
+    assert meta['mmdfad']['teacher'] == runner.model.teacher_record
+    assert meta['mmdfad']['method']['generator']['type'] == 'mmdfad.UpsampleGenerator'
+    assert meta['mmdfad']['method']['start'] == dict(type='ChannelSelection')
+    assert meta['mmdfad']['config'] == runner.cfg.filename
+    assert meta['mmdfad']['versions']['torch'] == torch.__version__.partition('+')[0]
+    report = json.loads((tmp_path / 'run/report.json').read_text())
+    assert meta['predicted_agreement'] == report['prediction']
+
+    export_student(exporting_cfg, str(tmp_path / 'run/iter_1.pth'), tmp_path / 'again')
+    again = torch.load(tmp_path / 'again/student.pth', weights_only=True)['meta']
+    assert again['mmdfad'] == meta['mmdfad']
+    export_student(exporting_cfg, str(tmp_path / 'run/student.pth'), tmp_path / 'third')
+    assert torch.load(tmp_path / 'third/student.pth', weights_only=True)['meta'] == again

@@ -1,0 +1,44 @@
+"""What a person sees of a run on the terminal, and what only the log file has."""
+
+import re
+
+from conftest import TINY, both_tasks, build_runner
+from in_process import call_here
+from mmengine.config import Config
+
+from mmdfad.engine import DistillRunner
+from mmdfad.engine.runner import summary
+
+
+def test_few_lines_before_the_first_round(tmp_path, teacher_checkpoint):
+    """Machine, config and hooks are in the log file."""
+    options = [f'model.teacher.checkpoint={teacher_checkpoint}', 'train_cfg.max_iters=1']
+    result = call_here('train.py', TINY, '--work-dir', tmp_path, '--no-validate', '--cfg-options', *options, check=True)
+    lines = (result.stdout + result.stderr).splitlines()
+    first = next(i for i, line in enumerate(lines) if 'Round(train)' in line)
+    assert first < 25, lines[:first]
+    assert max(len(line) for line in lines[: first + 1] if ' - mmengine - ' in line) < 320
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    for text in ('System environment:', 'Config:', 'Hooks will be executed in the following order'):
+        assert text in log
+        assert text not in result.stdout + result.stderr
+
+
+@both_tasks
+def test_summary(tiny_cfg):
+    tiny_cfg.model.update(start=dict(type='ChannelSelection'), generation=[dict(type='L1Discrepancy')] * 2)
+    replay = dict(type='ReplayGenerator', generator=tiny_cfg.model.generator, capacity=6, replayed=3)
+    tiny_cfg.model.generator = dict(type='AugmentedGenerator', generator=replay, shift=2)
+    text = '\n'.join(summary(build_runner(tiny_cfg).model, tiny_cfg, 'x.log'))
+    inner = Config.fromfile(tiny_cfg.filename).model.generator.type.rpartition('.')[2]
+    assert f'Images: AugmentedGenerator of ReplayGenerator of {inner}, which learns by L1Discrepancy, L1Disc' in text
+    assert 'Start of the student: ChannelSelection' in text
+    assert re.search(r'Teacher: \S+\.pth', text)
+    assert f'6 rounds with batches of {tiny_cfg.train_dataloader.batch_size}' in text
+
+
+def test_the_summary_is_part_of_the_log(tiny_cfg, tmp_path):
+    cfg = Config(tiny_cfg.to_dict(), filename=tiny_cfg.filename)
+    cfg.experiment_name = 'a_summary'
+    DistillRunner.from_cfg(cfg)
+    assert 'Images: ' in next((tmp_path / 'run').glob('*/*.log')).read_text()
