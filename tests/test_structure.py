@@ -30,7 +30,7 @@ LAYERS = [
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 # Parts that know less than their layer allows.
 ONLY = dict(
-    utils=[],
+    utils=['version'],
     version=[],
     registry=[],
     acceleration=['utils'],

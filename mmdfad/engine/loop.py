@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce_params, broadcast_object_list, get_rank, get_world_size
+from mmengine.dist import all_reduce_params, get_rank, get_world_size
 from mmengine.hooks import EMAHook
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from .phases import NOISE, Phase, parse_phases
 from .round_log import RoundLog
 from .run_record import RunRecord
 from .stopwatch import Stopwatch
+from .val_share import ValidationShare
 
 
 class StopValidation(Exception):
@@ -83,11 +84,6 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                 "train_cfg.type='mmdfad.AdversarialDistillLoop' trains a model of type='mmdfad.AdversarialDistiller', "
                 f'but found {type(self.distiller).__name__}'
             )
-        if not 0 <= val_share <= 1:
-            raise DistillError(f'train_cfg.val_share must be between 0 and 1, but found {val_share!r}')
-        self.val_share = val_share
-        self._longest_validation = 0.0
-        self._left_out = False
         learns = self.distiller.generator.learns
         self.phases = [phase for phase in parse_phases(phases) if learns or phase.updates != 'generator']
         if not self.phases:
@@ -96,6 +92,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self.exit_stack = ExitStack()
         self.round_log = RoundLog(runner.message_hub, runner.work_dir)
         self.stopwatch = Stopwatch(self.distiller.device)
+        self.validation_share = ValidationShare(val_share, self.stopwatch)
         self.record = RunRecord(runner.work_dir)
 
     @property
@@ -115,8 +112,10 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                 with _explained(self.dataloader.batch_size, self.runner.work_dir):
                     self.run_round()
                 self._decide_current_val_interval()
-                if self._validates_now() and not self.stop_training and self._has_time_to_validate():
-                    self._validate()
+                if self._validates_now() and not self.stop_training:
+                    last = self._iter == self._max_iters
+                    if last or self.validation_share.allows_one_more(self.runner.logger):
+                        self._validate()
             self.round_log.flush()
             self.runner.visualizer.add_scalars(self.stopwatch.scalars(), step=self._iter)
             self.runner.call_hook('after_train_epoch')
@@ -238,7 +237,6 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
 
     def _validate(self) -> None:
         """Validate the student."""
-        before = self.stopwatch.read().get('validation', 0)
         with self.stopwatch.timing('validation'):
             try:
                 self.runner.val_loop.run()
@@ -249,23 +247,6 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                 self.runner.call_hook('after_val')
             else:
                 self.record.note_validation(self._iter)
-        self._longest_validation = max(self._longest_validation, self.stopwatch.read()['validation'] - before)
-
-    def _has_time_to_validate(self) -> bool:
-        """Whether one more validation leaves enough of the time to training. The first rank decides for all."""
-        seconds = self.stopwatch.read()
-        validating, total = (seconds.get(part, 0) + self._longest_validation for part in ('validation', 'total'))
-        enough = validating <= self.val_share * total
-        always = self.val_share == 1 or not self._longest_validation or self._iter == self._max_iters
-        decision = [enough or always]
-        broadcast_object_list(decision)
-        if not decision[0] and not self._left_out:
-            self._left_out = True
-            self.runner.logger.info(
-                f'Leaving out validations that would take more than {self.val_share:.0%} of the time '
-                '(train_cfg.val_share), except for the last one'
-            )
-        return decision[0]
 
     def _make_up_validation(self) -> None:
         """Validate the student that the run resumes with, if that was interrupted."""
