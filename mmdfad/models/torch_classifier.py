@@ -83,6 +83,10 @@ class TorchClassifier(BaseModel):
             sample.set_field(scores.argmax(0, keepdim=True), 'pred_label')
         return list(samples)
 
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """Logits [N, K]. mmpretrain's get_flops.py and benchmarks call it."""
+        return self.model(inputs)
+
 
 def _find(factory: str) -> Any:
     """Import the callable of ``module:name`` or ``file.py:name``."""
