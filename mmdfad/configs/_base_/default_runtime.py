@@ -1,10 +1,11 @@
 # What every distillation shares. All intervals count rounds.
-from mmengine.hooks import IterTimerHook, LoggerHook, ParamSchedulerHook
+from mmengine.hooks import IterTimerHook, ParamSchedulerHook
 from mmengine.visualization import LocalVisBackend, Visualizer
 
 from mmdfad.engine import (
     AccelerationHook,
     DistillCheckpointHook,
+    DistillLoggerHook,
     DistillLogProcessor,
     ExportStudentHook,
     PreemptionHook,
@@ -20,7 +21,7 @@ custom_imports = dict(imports=['mmdfad'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type=IterTimerHook),
-    logger=dict(type=LoggerHook, interval=50, log_metric_by_epoch=False),
+    logger=dict(type=DistillLoggerHook, interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type=ParamSchedulerHook),
     checkpoint=dict(type=DistillCheckpointHook, interval=1000, max_keep_ckpts=2),
     acceleration=dict(type=AccelerationHook),
