@@ -10,5 +10,3 @@ model = dict(
 )
 # On CamVid, the classifiers' .05 lost again what the student had learned.
 optim_wrapper = dict(student=dict(optimizer=dict(lr=0.02)))
-# On CamVid, .05 lost again what the student had learned.
-optim_wrapper = dict(student=dict(optimizer=dict(lr=0.02)))
