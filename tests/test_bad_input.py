@@ -96,7 +96,7 @@ CONFIGS = {
     'model=dict(student=dict(head=dict(num_classes=7)))': r'model.teacher has 5 classes and model.student has 7',
     'model=dict(student=dict(head=dict(num_classes=-7)))': r'cannot build model.student .*num_classes=-7',
     'model=dict(student=dict(head=dict(in_channels=31)))': r'model.student cannot take images',
-    'model=dict(student=dict(backbone=dict(in_channels=1)))': r'model.student cannot take images .*1 channels',
+    'model=dict(student=dict(backbone=dict(in_channels=1)))': r'cannot take images .*1 channels.* model.student.s backbone takes \(in_channels\)',
     "model=dict(student=dict(image_size='a'))": r'model.student.image_size must be a positive whole number',
     'model=dict(student=dict(data_preprocessor=dict(std=[0, 0, 0])))': r'model.student.*std must be positive',
     # Hooks

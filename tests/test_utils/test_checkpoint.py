@@ -2,11 +2,17 @@
 
 import argparse
 import os
+import random
+import re
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
-from conftest import build_runner, run
+from conftest import TINY, build_runner, run
+from in_process import call_here
+from mmengine.config import Config
 
 from mmdfad.apis import export_student
 from mmdfad.utils import DistillError
@@ -78,3 +84,63 @@ def test_users_may_trust_a_file(tmp_path, monkeypatch):
 def test_files_for_checkpoints_stay_in_their_folder(tiny_cfg):
     with pytest.raises(DistillError, match=r"filename_tmpl must be a name without folders, but found '../iter_{}.pth'"):
         build_runner(tiny_cfg, default_hooks__checkpoint__filename_tmpl='../iter_{}.pth')
+
+
+PLAIN = """
+default_scope = 'mmpretrain'
+model = {model!r}
+train_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict(
+    type='CustomDataset', data_root='images', pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')]))
+train_cfg = dict(by_epoch=True, max_epochs=1)
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+"""
+STOCK_HOOK = "default_hooks=dict(checkpoint=dict(_delete_=True, type='CheckpointHook', interval=1, by_epoch=False))"
+PRETRAINED = "model['backbone']['init_cfg'] = "
+
+
+@pytest.mark.parametrize('gadget', [os.mkdir, os.makedirs, exec])
+@pytest.mark.parametrize(
+    ('kind', 'lines', 'flags'),
+    [
+        ('plain', '', ['--resume', 'bad.pth']),
+        ('plain', "load_from = 'bad.pth'", []),
+        ('plain', f"{PRETRAINED}[dict(type='Pretrained', checkpoint='bad.pth')]", []),
+        ('plain', f"{PRETRAINED}dict(type='mmengine.Pretrained', checkpoint='bad.pth')", []),
+        ('plain', f"{PRETRAINED}dict(type='mmengine.model.PretrainedInit', checkpoint='bad.pth')", []),
+        ('distillation', f"load_from = 'bad.pth'\n{STOCK_HOOK}", []),
+        ('distillation', "load_from = 'bad.pth'\ndefault_hooks = dict(checkpoint=None)", []),
+        ('distillation', f'{STOCK_HOOK}', ['--resume', 'bad.pth']),
+    ],
+)
+def test_no_way_of_loading_runs_code(tmp_path, teacher_checkpoint, gadget, kind, lines, flags):
+    """Wherever the code is in the file."""
+    mark = tmp_path / 'ran'
+
+    class Gadget:
+        def __reduce__(self):
+            return gadget, (f'import os; os.mkdir({str(mark)!r})' if gadget is exec else str(mark),)
+
+    content = dict(state_dict=torch.load(teacher_checkpoint)['state_dict'], meta={}, optimizer={}, message_hub={})
+    place = random.Random(f'{gadget}{kind}{lines}').choice([*content, 'anything'])
+    content[place] = dict(content.get(place, {}), extra=[Gadget()])
+    torch.save(content, tmp_path / 'bad.pth')
+    for name in 'abcde':
+        (tmp_path / 'images' / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / f'images/{name}/1.png'), np.zeros((16, 16, 3), np.uint8))
+    model = {key: value for key, value in Config.fromfile(TINY).model.teacher.to_dict().items() if key != 'checkpoint'}
+    text = PLAIN.format(model=model)
+    if kind == 'distillation':
+        text = f"_base_ = '{TINY}'\nmodel = dict(teacher=dict(checkpoint='{teacher_checkpoint}'))\n"
+    (tmp_path / 'config.py').write_text(f'{text}{lines}\n')
+    result = call_here('train.py', 'config.py', '--work-dir', 'run', '--no-validate', *flags, cwd=tmp_path)
+    assert not mark.exists()
+    assert re.search(r'holds more than weights: reading it would run ', result.stderr), result.stderr[-500:]
+    assert 'Traceback' not in result.stderr
+
+
+def test_weights_that_a_config_would_load_are_left_out(tmp_path, tiny_cfg):
+    """Whatever init_cfg calls it: those of teacher and student come from their checkpoints."""
+    bad = str(tmp_path / 'nowhere.pth')
+    for init in (dict(type='mmengine.Pretrained', checkpoint=bad), [dict(type='PretrainedInit', checkpoint=bad)]):
+        tiny_cfg.model.student.backbone.init_cfg = init
+        build_runner(tiny_cfg)

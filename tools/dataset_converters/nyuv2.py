@@ -91,9 +91,13 @@ def convert_image(images, labels, number: int, maps: dict[int, np.ndarray], out_
         raise DistillError(
             f'image {number} has the label {raw.max()}, but classMapping40.mat has only {len(maps[40]) - 1}'
         )
-    for target, table in zip(targets, maps.values(), strict=True):
-        atomic_write(target, encode(table[raw]))
-    atomic_write(image_file, encode(images[number - 1].transpose(2, 1, 0)[..., ::-1]))
+    image = images[number - 1].transpose(2, 1, 0)[..., ::-1]
+    try:
+        for target, table in zip(targets, maps.values(), strict=True):
+            atomic_write(target, encode(table[raw]))
+        atomic_write(image_file, encode(image))
+    except OSError as error:  # not one of reading the big file, which would ask for another download
+        raise DistillError(f'cannot write to {out_dir}: {error}. Make room, and run the same command again') from error
 
 
 def main() -> None:
