@@ -30,11 +30,7 @@ DISTRIBUTIONS = {
 
 
 def installed(name: str) -> list[str]:
-    """The installed distributions that have an OpenMMLab package.
-
-    Args:
-        name (str): Import name, such as ``'mmseg'``.
-    """
+    """The installed distributions that have an OpenMMLab package. ``name`` is what one imports, such as ``'mmseg'``."""
     return [found for found in DISTRIBUTIONS[name] if _is_installed(found)]
 
 
@@ -49,13 +45,10 @@ def _is_installed(distribution_name: str) -> bool:
 FORK_LINE = 'pip install onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmsegmentation'
 # A hint names packages of the kind that is there: the other kind would be installed into the same folders.
 UPSTREAM = bool({*installed('mmengine'), *installed('mmcv')} - {'onedl-mmengine', 'onedl-mmcv'})
-if UPSTREAM:
-    MMCV, MMDET = 'mmcv', 'mmdet'
-    _mmcv = 'mmcv' if _is_installed('mmcv') else 'mmcv-lite'
-    INSTALL_LINE = f'pip install mmengine==0.10.7 {_mmcv}==2.1.0 mmpretrain==1.2.0 mmsegmentation==1.2.2'
-else:
-    MMCV, MMDET = 'onedl-mmcv', 'onedl-mmdetection'
-    INSTALL_LINE = FORK_LINE
+MMCV, MMDET = ('mmcv', 'mmdet') if UPSTREAM else ('onedl-mmcv', 'onedl-mmdetection')
+_mmcv = 'mmcv' if _is_installed('mmcv') else 'mmcv-lite'
+UPSTREAM_LINE = f'pip install mmengine==0.10.7 {_mmcv}==2.1.0 mmpretrain==1.2.0 mmsegmentation==1.2.2'
+INSTALL_LINE = UPSTREAM_LINE if UPSTREAM else FORK_LINE
 
 # import name: (lowest version, first version that is too high)
 REQUIRED = {'mmengine': ('0.10.0', '1.0.0'), 'mmcv': ('2.0.0', '3.0.0')}
@@ -228,10 +221,6 @@ def skip_samples(sampler: Sampler, count: int) -> bool:
 
     The samplers of the maintained mmengine have ``skip`` for it. Upstream's have not.
 
-    Args:
-        sampler (Sampler): The sampler, before its first use.
-        count (int): How many of this rank's samples to skip.
-
     Returns:
         bool: False if it cannot.
     """
@@ -251,20 +240,13 @@ def new_iterator(dataloader: DataLoader) -> Iterator:
 
     Upstream's mmengine starts them when it builds a loop, before the dataset is complete. Those of
     ``persistent_workers=True`` would keep their copy of the dataset.
-
-    Args:
-        dataloader (DataLoader): The dataloader.
     """
     dataloader._iterator = None
     return iter(dataloader)
 
 
 def reverses_channels(preprocessor: nn.Module | None) -> bool:
-    """Whether a data preprocessor reverses the order of the colour channels.
-
-    Args:
-        preprocessor (nn.Module, optional): mmpretrain's, which has ``to_rgb``, that of mmengine or the maintained
-            mmseg, which have ``_channel_conversion``, or that of upstream's mmseg, which has ``channel_conversion``.
-    """
+    """Whether a data preprocessor reverses the order of the colour channels. Each package has its own name for it."""
+    # mmpretrain, mmengine and the maintained mmseg, upstream's mmseg
     names = ('to_rgb', '_channel_conversion', 'channel_conversion')
     return any(getattr(preprocessor, name, False) for name in names)
