@@ -1,6 +1,7 @@
 """mmengine's Runner with less on the terminal."""
 
 import logging
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -40,7 +41,9 @@ class DistillRunner(Runner):
 
     def dump_config(self) -> None:
         """Write the config, as mmengine does, and log a summary of it."""
-        super().dump_config()
+        name = Path(self.cfg.filename or f'{self.timestamp}.py').name
+        # The exported student has that name.
+        self.cfg.dump(Path(self.work_dir, 'distillation.py' if name == 'student.py' else name))
         distiller = unwrap(self.model)
         if isinstance(distiller, AdversarialDistiller):
             for line in summary(distiller, self.cfg, f'{self.log_dir}/{self.timestamp}.log'):

@@ -1,5 +1,6 @@
 """Everything that a report says, as plain values."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -65,6 +66,7 @@ def collect(run: Run, found: Inspection | None) -> dict[str, Any]:
         unit=unit,
         prediction=prediction and asdict(prediction),
         networks={} if found is None else found.networks,
+        onnx=_onnx(run.work_dir),
         validation=real,
         generated=generated,
         start=dict(notes=logs.start_notes, errors=[dict(layer=k, error=v) for k, v in logs.start_errors]),
@@ -95,6 +97,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(f'{value:.{_DIGITS}g}') if math.isfinite(value) else None
     return value
+
+
+def _onnx(work_dir: Path) -> dict[str, Any] | None:
+    """What the export tool found of ``student.onnx``, if that is the file that is there."""
+    file, record = work_dir / 'student.onnx', work_dir / 'student.onnx.json'
+    if not (file.is_file() and record.is_file()):
+        return None
+    found = json.loads(record.read_text())
+    return found if found['file_bytes'] == file.stat().st_size else None
 
 
 def _status(logs: Logs, done: bool, number: int, planned: int) -> dict[str, str | None]:

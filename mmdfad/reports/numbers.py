@@ -56,6 +56,10 @@ def compare(report: dict[str, Any]) -> list[dict[str, str]]:
         for batch in batches:
             label = f'latency, batch of {batch}, {_TYPES.get(dtype, dtype)}'
             rows.append(_row(networks, label, lambda n, d=dtype, b=batch: n['latency'][d][b], latency))
+    if report['onnx']:
+        size, seconds = report['onnx']['file_bytes'], report['onnx']['seconds']
+        found = {'latency, batch of 1, ONNX': latency(seconds), 'file size, ONNX': f'{size / 2**20:,.2f} MiB'}
+        rows += [dict(label=label, teacher='-', student=text, ratio='') for label, text in found.items()]
     real = report['validation']
     for name in sorted(real['student'], key=lambda name: name != real['main']) if real else ():
         values = {role: score(name, real[role].get(name)) for role in ('teacher', 'student')}

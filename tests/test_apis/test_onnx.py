@@ -10,13 +10,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, keep_hooks, run
 from in_process import call_here
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 from torch import Tensor, nn
 
+from mmdfad.apis import make_report
 from mmdfad.apis.onnx import export_onnx
 from mmdfad.apis.onnx.graph import Graph, channel_order, for_any_batch
 from mmdfad.models.build import build_model, plain_config
@@ -435,3 +436,21 @@ def test_order_of_channels_depends_on_where_images_come_from(flips):
     assert order([dict(type='PackInputs')]) == from_arrays  # CIFAR's arrays are RGB
     assert channel_order(Config(), space, 3) == from_files
     assert [order([], channels) for channels in (1, 4)] == ['gray', 'loaded']
+
+
+def test_the_report_shows_the_file(tiny_cfg, tmp_path):
+    keep_hooks(tiny_cfg, 'checkpoint', 'acceleration', 'export_student', 'report')
+    tiny_cfg.default_hooks.report.predict = False
+    run(tiny_cfg, train_cfg__max_iters=1)
+    work_dir = tmp_path / 'run'
+    assert json.loads((work_dir / 'report.json').read_text())['onnx'] is None
+    found = export_onnx(str(work_dir / 'student.py'), str(work_dir / 'student.pth'), image_size=(16, 16))
+    text = make_report(work_dir)
+    report = json.loads((work_dir / 'report.json').read_text())['onnx']
+    assert report['file_bytes'] == found.file_bytes == (work_dir / 'student.onnx').stat().st_size
+    assert report['seconds'] == pytest.approx(found.seconds, rel=1e-3)
+    assert 'latency, batch of 1, ONNX' in text
+    assert 'file size, ONNX' in (work_dir / 'report.html').read_text()
+    (work_dir / 'student.onnx').write_bytes(b'another file')
+    make_report(work_dir)
+    assert json.loads((work_dir / 'report.json').read_text())['onnx'] is None

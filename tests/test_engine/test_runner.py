@@ -41,4 +41,16 @@ def test_the_summary_is_part_of_the_log(tiny_cfg, tmp_path):
     cfg = Config(tiny_cfg.to_dict(), filename=tiny_cfg.filename)
     cfg.experiment_name = 'a_summary'
     DistillRunner.from_cfg(cfg)
+    assert (tmp_path / 'run/tiny.py').exists()
     assert 'Images: ' in next((tmp_path / 'run').glob('*/*.log')).read_text()
+
+
+def test_a_config_that_is_called_student(tiny_cfg, tmp_path):
+    """As of tools/distill.py --work-dir student. It leaves the name to the exported student."""
+    (tmp_path / 'student.py').write_text('')
+    tiny_cfg.default_hooks.export_student = dict(type='mmdfad.ExportStudentHook')
+    cfg = Config(tiny_cfg.to_dict(), filename=str(tmp_path / 'student.py'))
+    cfg.merge_from_dict(dict(experiment_name='called_student', train_cfg=dict(max_iters=1)))
+    DistillRunner.from_cfg(cfg).train()
+    assert 'AdversarialDistiller' in (tmp_path / 'run/distillation.py').read_text()
+    assert 'AdversarialDistiller' not in (tmp_path / 'run/student.py').read_text()

@@ -139,7 +139,7 @@ def export_onnx(
         agreement = replace(agreement, labels=check(content, graph, batches, tolerance).labels)
     _write(path, content)
     session = start_session(content)
-    return OnnxFile(
+    file = OnnxFile(
         path=path,
         file_bytes=len(content),
         opset=opset_of(proto),
@@ -151,6 +151,8 @@ def export_onnx(
         torch_seconds=seconds(lambda: graph(batches[0])),
         threads=torch.get_num_threads(),
     )
+    _write_record(file)
+    return file
 
 
 def _path(out: str | Path | None, checkpoint: str) -> Path:
@@ -232,6 +234,19 @@ def _properties(network: Network, order: str, preprocessing: bool) -> dict[str, 
     )
     meta = network.meta_in(network.cfg)
     return found | {key: json.dumps(list(meta[key])) for key in ('classes', 'palette') if meta.get(key)}
+
+
+def _write_record(file: OnnxFile) -> None:
+    """Write what a report shows of the file beside it."""
+    record = dict(
+        file_bytes=file.file_bytes,
+        seconds=file.seconds,
+        torch_seconds=file.torch_seconds,
+        threads=file.threads,
+        difference=file.agreement.difference,
+        labels=file.agreement.labels,
+    )
+    atomic_write(file.path.with_name(f'{file.path.name}.json'), json.dumps(record).encode())
 
 
 def _write(path: Path, content: bytes) -> None:
