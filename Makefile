@@ -6,7 +6,7 @@ STAMP := .venv/.ready
 UPSTREAM := .venv-upstream
 REQUIREMENTS := $(wildcard requirements/*.txt)
 
-.PHONY: setup setup-ops demo test test-upstream lint docs wheel
+.PHONY: setup setup-ops demo test test-gpu bench-gpu test-upstream lint docs wheel
 
 setup: $(STAMP)
 
@@ -31,6 +31,14 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+# What only a GPU can show. `make test` skips these tests where there is none.
+test-gpu: setup
+	$(BIN)/python -m pytest tests/gpu
+
+# Seconds of the rounds of each pair, for docs/performance.md.
+bench-gpu: setup
+	for pair in lenet resnet34_resnet18 resnet56_resnet20 deeplab vit; do $(BIN)/python tools/analysis_tools/benchmark_rounds.py --pair $$pair --repeats 20; done
 
 # The same tests with OpenMMLab's own packages, in an environment of their own.
 test-upstream: $(UPSTREAM)/.ready
