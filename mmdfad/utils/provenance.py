@@ -1,5 +1,6 @@
 """Where a student comes from."""
 
+import json
 from importlib import metadata
 
 from mmengine.config import Config
@@ -31,5 +32,7 @@ def provenance(cfg: Config, teacher: dict[str, str | None]) -> dict:
         ``versions``.
     """
     model = with_type_names(cfg.to_dict())['model']
-    method = {key: model[key] for key in _METHOD if key in model}
+    # Parts that a program has built leave their names.
+    text = json.dumps({key: model[key] for key in _METHOD if key in model}, default=lambda part: type(part).__name__)
+    method = json.loads(text)
     return dict(teacher=teacher, method=method, config=cfg.filename, versions=versions())
