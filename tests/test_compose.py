@@ -106,7 +106,7 @@ FACTORS = dict(
         sgd=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4), adam=dict(type='AdamW', lr=1e-3, fused=False)
     ),
     clip=dict(off=None, on=dict(max_norm=1.0)),
-    watching=dict(off=(), on=('health', 'synthetic_images', 'preemption'), report=('report',)),
+    watching=dict(off=(), on=('health', 'synthetic_images', 'report', 'preemption')),
 )
 # Generators that learn nothing.
 FIXED = ('random', 'pictures')

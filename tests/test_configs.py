@@ -63,6 +63,7 @@ def prepare_one_round(cfg: Config) -> Config:
     cfg.train_cfg.max_iters = 1
     cfg.train_dataloader.batch_size = 2
     cfg.param_scheduler = None
+    cfg.default_hooks.pop('report')  # it would take longer than the round
     # A picture of 32 images would take longer than the round.
     cfg.default_hooks.synthetic_images.num_images = 2
     for generator in innermost(cfg.model.generator):

@@ -55,8 +55,8 @@ def _try_logits(network: Network, images: Tensor, other_key: str) -> Tensor:
     except DistillError as error:
         raise DistillError(f'model.{network.role}: {error}') from error
     except Exception as error:  # each model has its own way to refuse images
-        if _wrong_channels(error, shape[0]):
-            other_key = f"the number of channels that model.{network.role}'s backbone takes (in_channels)"
+        if network.role == 'student' and _wrong_channels(error, shape[0]):
+            other_key = "the number of channels that model.student's backbone takes (in_channels)"
         raise DistillError(
             f'model.{network.role} cannot take images of shape {shape} ({type(error).__name__}: {error}); change '
             f'model.generator.image_size or {other_key}'

@@ -11,7 +11,6 @@ from mmengine.registry import DATASETS
 from torch import Tensor
 
 from .atomic import atomic_write
-from .checkpoint import read_checkpoint
 from .config import custom_imports, innermost_dataset, is_noise, with_type_names
 from .errors import DistillError
 from .generated import require_replaceable, write_config
@@ -139,7 +138,7 @@ def add_to_student(folder: str | Path, **meta) -> None:
     """
     path = Path(folder, 'student.pth')
     if path.is_file():
-        content = read_checkpoint(str(path), f'checkpoint {path}')
+        content = torch.load(path, map_location='cpu', weights_only=True)
         content['meta'].update(meta)
         _save(path, content)
 

@@ -67,7 +67,11 @@ def test_values_do_not_wait_for_ever(log, monkeypatch):
 @pytest.mark.parametrize(
     ('key', 'value', 'message'),
     [
-        ('imitation_loss', math.nan, 'imitation_loss is nan in round 7: the student has diverged. There is no checkpoint yet'),
+        ('imitation_loss', math.nan, 'imitation_loss is nan in round 7: the student has diverged. There is no checkpoint'),
+            'imitation_loss',
+            math.nan,
+            'imitation_loss is nan in round 7: the student has diverged. There is no checkpoint yet',
+        ),
         ('generation_loss', -math.inf, 'generation_loss is -inf in round 7: the generator has diverged'),
         (
             'imitation_loss',

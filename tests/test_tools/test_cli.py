@@ -205,7 +205,7 @@ def test_segmentation_without_teacher_tells_how_to_make_one(tmp_path):
 
 def test_unknown_type(tmp_path, teacher_checkpoint):
     result = train(tmp_path, teacher_checkpoint, 'train_cfg.type=mmdfad.NoSuchLoop')
-    fails(result, r'unknown type in the config: mmdfad.NoSuchLoop is not in the')
+    fails(result, r"train_cfg.type='mmdfad.NoSuchLoop' is unknown")
 
 
 def test_missing_and_broken_configs(tmp_path):
