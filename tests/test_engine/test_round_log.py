@@ -67,7 +67,7 @@ def test_values_do_not_wait_for_ever(log, monkeypatch):
 @pytest.mark.parametrize(
     ('key', 'value', 'message'),
     [
-        ('imitation_loss', math.nan, 'imitation_loss is nan in round 7: the student has diverged. There is no checkpoint'),
+        (
             'imitation_loss',
             math.nan,
             'imitation_loss is nan in round 7: the student has diverged. There is no checkpoint yet',
