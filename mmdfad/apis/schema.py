@@ -89,8 +89,8 @@ def _check_model(model: dict) -> None:
         parts = model.get(key, [])
         if not isinstance(parts, list | tuple):
             raise DistillError(f'model.{key} must be a list of dicts, but found {parts!r}')
-        for i, part in enumerate(parts):
-            check_part(part, f'model.{key}[{i}]', root.MODELS, scope='mmdfad')
+        for where, part in _listed(parts, f'model.{key}'):
+            check_part(part, where, root.MODELS, scope='mmdfad')
     for key in ('generator', 'start'):
         if model.get(key) is not None:
             _check_nested(model[key], f'model.{key}')
@@ -100,10 +100,9 @@ def _check_nested(part: Any, where: str) -> None:
     """A generator or a start, and those inside it."""
     check_part(part, where, root.MODELS, scope='mmdfad')
     for key, value in part.items():
-        inner = value if isinstance(value, list | tuple) else [value]
-        for i, item in enumerate(inner):
+        for inside, item in _listed(value, f'{where}.{key}'):
             if isinstance(item, Mapping) and 'type' in item:
-                _check_nested(item, f'{where}.{key}' + (f'[{i}]' if inner is value else ''))
+                _check_nested(item, inside)
 
 
 def _check_hooks(cfg: dict) -> None:
@@ -112,7 +111,7 @@ def _check_hooks(cfg: dict) -> None:
     if not isinstance(custom, list | tuple):
         raise DistillError(f'custom_hooks must be a list of hooks, but found {custom!r}')
     named = {f'default_hooks.{name}': hook for name, hook in hooks.items() if hook is not None}
-    named |= {f'custom_hooks[{i}]': hook for i, hook in enumerate(custom)}
+    named |= dict(_listed(custom, 'custom_hooks'))
     for where, hook in named.items():
         check_part(hook, where, root.HOOKS, builders=('priority',))
         interval = hook.get('interval')
@@ -167,10 +166,7 @@ def _check_schedulers(schedulers: Any) -> None:
     if unknown:
         raise DistillError(f'param_scheduler.{unknown[0]} is unknown{did_you_mean(unknown[0], LEARNERS)}')
     for name, several in by_name.items():
-        prefix = f'param_scheduler.{name}'.rstrip('.')
-        parts = several if isinstance(several, list | tuple) else [several]
-        for i, part in enumerate(parts):
-            where = f'{prefix}[{i}]' if parts is several else prefix
+        for where, part in _listed(several, f'param_scheduler.{name}'.rstrip('.')):
             check_part(
                 part,
                 where,
@@ -188,18 +184,11 @@ def _check_schedulers(schedulers: Any) -> None:
 
 
 def _check_loops(cfg: dict) -> None:
-    given = dict(
-        train=('runner', 'dataloader'),
-        val=('runner', 'dataloader', 'evaluator'),
-        test=('runner', 'dataloader', 'evaluator'),
-    )
-    for stage, provided in given.items():
-        loop = cfg.get(f'{stage}_cfg')
-        if loop is None:
-            continue
-        require_dict(loop, f'{stage}_cfg')
-        kind = {'type': f'{stage.capitalize()}Loop'} if stage != 'train' else {}
-        check_part(kind | loop, f'{stage}_cfg', root.LOOPS, provided=provided)
+    for stage, default in dict(train={}, val={'type': 'ValLoop'}, test={'type': 'TestLoop'}).items():
+        loop, where = cfg.get(f'{stage}_cfg'), f'{stage}_cfg'
+        if loop is not None:
+            require_dict(loop, where)
+            check_part(default | loop, where, root.LOOPS, provided=('runner', 'dataloader', 'evaluator'))
     for key in ('max_iters', 'val_begin', 'val_interval'):
         check_number(cfg['train_cfg'], 'train_cfg', key, least=1)
 
@@ -221,33 +210,36 @@ def _check_loader(loader: Any, where: str) -> None:
 
 def _check_dataset(dataset: Any, where: str) -> None:
     check_part(dataset, where, root.DATASETS, check=('pipeline', 'dataset', 'datasets'))
-    for key, inner in _inner(dataset, ('dataset', 'datasets')):
-        _check_dataset(inner, f'{where}.{key}')
-    for key, transform in _inner(dataset, ('pipeline',)):
-        check_part(transform, f'{where}.{key}', root.TRANSFORMS)
+    for key in ('dataset', 'datasets'):
+        for inside, inner in _inner(dataset, key, where):
+            _check_dataset(inner, inside)
+    for inside, transform in _inner(dataset, 'pipeline', where):
+        check_part(transform, inside, root.TRANSFORMS)
 
 
-def _inner(part: Mapping, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """The dicts under some keys, alone or in lists."""
-    for key in keys:
-        value = part.get(key)
-        if isinstance(value, list | tuple):
-            yield from ((f'{key}[{i}]', item) for i, item in enumerate(value))
-        elif isinstance(value, Mapping):
-            yield key, value
+def _inner(part: Mapping, key: str, where: str) -> Iterator[tuple[str, Any]]:
+    """The dicts under a key, alone or in a list, each with its own key. Anything else is left to its class."""
+    if isinstance(part.get(key), Mapping | list | tuple):
+        yield from _listed(part[key], f'{where}.{key}')
+
+
+def _listed(parts: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Each item of a list with its key; or what is not a list, as it is."""
+    if isinstance(parts, list | tuple):
+        yield from ((f'{where}[{i}]', part) for i, part in enumerate(parts))
+    else:
+        yield where, parts
 
 
 def _check_rest(cfg: dict) -> None:
     for stage in ('val', 'test'):
-        metrics = cfg.get(f'{stage}_evaluator')
-        for i, metric in enumerate(metrics if isinstance(metrics, list | tuple) else [metrics]):
+        for where, metric in _listed(cfg.get(f'{stage}_evaluator'), f'{stage}_evaluator'):
             if metric is not None and not (isinstance(metric, Mapping) and 'metrics' in metric):
-                where = f'{stage}_evaluator' + (f'[{i}]' if isinstance(metrics, list | tuple) else '')
                 check_part(metric, where, root.METRICS)
     if cfg.get('visualizer') is not None:
         check_part(cfg['visualizer'], 'visualizer', root.VISUALIZERS)
-        for key, backend in _inner(cfg['visualizer'], ('vis_backends',)):
-            check_part(backend, f'visualizer.{key}', root.VISBACKENDS, provided=('save_dir',))
+        for where, backend in _inner(cfg['visualizer'], 'vis_backends', 'visualizer'):
+            check_part(backend, where, root.VISBACKENDS, provided=('save_dir',))
     if cfg.get('model_wrapper_cfg') is not None:
         check_part(cfg['model_wrapper_cfg'], 'model_wrapper_cfg', root.MODEL_WRAPPERS, provided=('module',))
     if cfg.get('randomness') is not None:

@@ -24,8 +24,9 @@ class DistillLogProcessor(LogProcessor):
     def get_log_after_iter(self, runner: Runner, batch_idx: int, mode: str) -> tuple[dict, str]:
         """See mmengine.
 
-        The values also have the seconds of the parts of the run, and ``lr``, the student's, as the stock tools for logs
-        expect. The line has neither, nor the health of the run, of which there are warnings.
+        The logged values also include the seconds of each part of the run, and the student's learning rate as ``lr``,
+        which the stock tools for logs read. The line leaves these out. It leaves out the health metrics, too, because
+        the health hook warns of problems.
         """
         loop = runner.train_loop if mode == 'train' and hasattr(runner.train_loop, 'round_log') else None
         if loop is not None:

@@ -59,7 +59,7 @@ def check_arguments(
         target (Callable): The class or function.
         given (Mapping[str, Any]): Its arguments in the config.
         provided (Collection[str]): Arguments that do not come from the config. Defaults to none.
-        untyped (Collection[str]): Arguments of which only the name is checked. Defaults to none.
+        untyped (Collection[str]): Arguments whose type is not checked, only their name. Defaults to none.
 
     Raises:
         DistillError: For the first argument that is unknown, of the wrong type, or missing.
