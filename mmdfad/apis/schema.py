@@ -25,10 +25,10 @@ from .config_part import check_number, check_part, find_type, require_dict
 _REQUIRED = ('model', 'train_cfg', 'train_dataloader', 'optim_wrapper')
 _LOADER_KEYS = ('dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init_fn', 'num_batch_per_epoch')
 # Of mmengine's DefaultOptimWrapperConstructor, whose arguments do not name them.
-_PARAMWISE_KEYS = {
+_PARAMWISE_KEYS = (
     'bias_decay_mult', 'bias_lr_mult', 'bypass_duplicate', 'custom_keys', 'dcn_offset_lr_mult', 'dwconv_decay_mult',
     'flat_decay_mult', 'norm_decay_mult',
-}  # fmt: skip
+)  # fmt: skip
 _RUNNER_KEYS = ('cfg', 'runner_type', 'custom_imports', 'tta_model', 'auto_scale_lr', 'data_preprocessor')
 # How much a key resembles one of mmengine's that it was probably meant to be.
 _TYPO = 0.85
@@ -154,7 +154,7 @@ def _check_clipping(clipping: dict | None, where: str) -> None:
 
 def _check_paramwise(settings: Any, where: str) -> None:
     require_dict(settings, where)
-    for key in settings.keys() - _PARAMWISE_KEYS:
+    for key in settings.keys() - {*_PARAMWISE_KEYS}:
         raise DistillError(f'{where}.{key} is unknown{did_you_mean(key, _PARAMWISE_KEYS)}')
 
 

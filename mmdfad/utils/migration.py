@@ -1,6 +1,5 @@
 """Settings of earlier versions, and what to write in their place."""
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from functools import reduce
@@ -9,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from .errors import DistillError
+from .signature import did_you_mean
 
 _ACCELERATION = 'default_hooks.acceleration.{} (of mmdfad.AccelerationHook)'
 _WRAPPED = "model.generator=dict(type='mmdfad.{}', generator=dict(type=...), ...)"
@@ -92,6 +92,4 @@ def refuse_keys(where: str, keys: Mapping[str, Any], known: Any = None) -> None:
             raise DistillError(_removed(where, key))
         parameters = inspect.signature(known).parameters.values() if known else ()
         names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in _GIVEN]
-        close = difflib.get_close_matches(key, names, 1)
-        hint = f'; did you mean {close[0]}?' if close else f'; it takes {", ".join(names)}' if names else ''
-        raise DistillError(f'{where}.{key} is unknown{hint}')
+        raise DistillError(f'{where}.{key} is unknown{did_you_mean(key, names)}')

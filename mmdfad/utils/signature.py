@@ -38,7 +38,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     Returns:
         str: ``'; did you mean X?'``, or all that is known if nothing resembles the name and there are only a few.
     """
-    known = sorted(known)
+    known = [*known]
     close = difflib.get_close_matches(name, known, 1)
     if close:
         return f'; did you mean {close[0]}?'
