@@ -40,6 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--pair', required=True, choices=sorted(PAIRS), help='teacher and student')
     parser.add_argument('--repeats', type=int, default=7, help='rounds of each way to time')
+    parser.add_argument('--batch-size', type=int, help="images in a step; default: the pair's, chosen for CPUs")
     parser.add_argument('--scaling', action='store_true', help='also time other batches, image areas and step counts')
     parser.add_argument('--against', type=Path, metavar='CHECKOUT', help='compare with another checkout of mmdfad')
     parser.add_argument('--json', type=Path, help='file for the results')
@@ -56,12 +57,13 @@ def machine() -> dict[str, object]:
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
     """All measurements of one checkout."""
-    ways, runner = make_ways(args.pair, args.seed)
+    changes = {'train_dataloader.batch_size': args.batch_size} if args.batch_size else {}
+    ways, runner = make_ways(args.pair, args.seed, **changes)
     seconds = time_ways(ways, args.repeats, args.seed)
     device = runner.model.device
     dtype = torch.bfloat16 if computes_in_bfloat16(runner) else torch.float32
     flops = flops_of(ways['default'])
-    memory = {way: peak_memory(args.pair, way, args.seed) for way in ('naive', 'default')}
+    memory = {way: peak_memory(args.pair, way, args.seed, **changes) for way in ('naive', 'default')}
     result = dict(
         dtype=str(dtype).removeprefix('torch.'),
         fastest_dtype=fastest_dtype(device),
@@ -77,7 +79,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
         peak_memory_bytes=memory,
     )
     if args.scaling:
-        result['scaling'] = time_scaling(args.pair, args.seed, args.repeats)
+        result['scaling'] = time_scaling(args.pair, args.seed, args.repeats, **changes)
     return result
 
 

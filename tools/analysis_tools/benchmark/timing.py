@@ -47,9 +47,9 @@ def time_ways(ways: dict[str, Round], repeats: int, seed: int) -> dict[str, floa
     return {name: statistics.median(times[name]) for name in ways}
 
 
-def time_scaling(pair: str, seed: int, repeats: int) -> dict[str, dict[str, float]]:
+def time_scaling(pair: str, seed: int, repeats: int, **options) -> dict[str, dict[str, float]]:
     """Seconds of default rounds with other batches, image areas and imitation steps."""
-    cfg = make_config(pair)
+    cfg = make_config(pair, **options)
     batch = cfg.train_dataloader.batch_size
     size = cfg.model.generator.image_size
     side = size if isinstance(size, int) else size[0]
@@ -64,7 +64,7 @@ def time_scaling(pair: str, seed: int, repeats: int) -> dict[str, dict[str, floa
     }
     return {
         name: time_ways(
-            {str(n): mmdfad_round(make_runner(make_config(pair, **change), seed)) for n, change in values.items()},
+            {str(n): mmdfad_round(make_runner(make_config(pair, **{**options, **change}), seed)) for n, change in values.items()},
             repeats,
             seed,
         )
@@ -92,11 +92,11 @@ def attainable_flops(dtype: torch.dtype, device: torch.device) -> float:
     return best
 
 
-def peak_memory(pair: str, way: str, seed: int) -> int:
+def peak_memory(pair: str, way: str, seed: int, **changes) -> int:
     """Bytes that three rounds take at most, in a new process, without its imports."""
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_peak_memory, args=(pair, way, seed, sender))
+    process = context.Process(target=_send_peak_memory, args=(pair, way, seed, changes, sender))
     process.start()
     sender.close()
     try:
@@ -105,10 +105,10 @@ def peak_memory(pair: str, way: str, seed: int) -> int:
         process.join()
 
 
-def _send_peak_memory(pair: str, way: str, seed: int, sender: object) -> None:
+def _send_peak_memory(pair: str, way: str, seed: int, changes: dict, sender: object) -> None:
     MMLogger.get_instance('mmengine', log_level='ERROR')
     before = _resident('VmRSS')
-    run = make_way(pair, way, seed)
+    run = make_way(pair, way, seed, **changes)
     for _ in range(3):
         run()
     if torch.cuda.is_available():

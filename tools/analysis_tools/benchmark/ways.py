@@ -18,10 +18,10 @@ from .runs import Round, make_config, make_runner, mmdfad_round
 _FLOAT32 = {'optim_wrapper.amp_dtype': 'float32'}
 
 
-def make_ways(pair: str, seed: int) -> tuple[dict[str, Round], Runner]:
-    """All ways to run a pair's rounds, and the runner of the default way."""
-    default = make_runner(make_config(pair), seed)
-    exact = make_config(pair, **_FLOAT32)
+def make_ways(pair: str, seed: int, **changes) -> tuple[dict[str, Round], Runner]:
+    """All ways to run a pair's rounds, and the runner of the default way. ``changes`` are those of :func:`make_config`."""
+    default = make_runner(make_config(pair, **changes), seed)
+    exact = make_config(pair, **changes, **_FLOAT32)
     ways = dict(
         naive=naive_round(exact, seed),
         fp32=mmdfad_round(make_runner(exact, seed)),
@@ -31,11 +31,11 @@ def make_ways(pair: str, seed: int) -> tuple[dict[str, Round], Runner]:
     return ways, default
 
 
-def make_way(pair: str, way: str, seed: int) -> Round:
+def make_way(pair: str, way: str, seed: int, **changes) -> Round:
     """The naive or the default way alone."""
     if way == 'naive':
-        return naive_round(make_config(pair, **_FLOAT32), seed)
-    return mmdfad_round(make_runner(make_config(pair), seed))
+        return naive_round(make_config(pair, **changes, **_FLOAT32), seed)
+    return mmdfad_round(make_runner(make_config(pair, **changes), seed))
 
 
 def naive_round(cfg: Config, seed: int) -> Round:
