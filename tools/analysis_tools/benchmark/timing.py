@@ -64,7 +64,10 @@ def time_scaling(pair: str, seed: int, repeats: int, **options) -> dict[str, dic
     }
     return {
         name: time_ways(
-            {str(n): mmdfad_round(make_runner(make_config(pair, **{**options, **change}), seed)) for n, change in values.items()},
+            {
+                str(n): mmdfad_round(make_runner(make_config(pair, **{**options, **change}), seed))
+                for n, change in values.items()
+            },
             repeats,
             seed,
         )

@@ -19,7 +19,7 @@ _FLOAT32 = {'optim_wrapper.amp_dtype': 'float32'}
 
 
 def make_ways(pair: str, seed: int, **changes) -> tuple[dict[str, Round], Runner]:
-    """All ways to run a pair's rounds, and the runner of the default way. ``changes`` are those of :func:`make_config`."""
+    """All ways to run a pair's rounds, and the runner of the default way. See :func:`make_config` for ``changes``."""
     default = make_runner(make_config(pair, **changes), seed)
     exact = make_config(pair, **changes, **_FLOAT32)
     ways = dict(
