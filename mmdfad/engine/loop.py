@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce_params, get_rank, get_world_size
+from mmengine.dist import all_reduce_params, broadcast_object_list, get_rank, get_world_size
 from mmengine.hooks import EMAHook
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
@@ -249,8 +249,10 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                 self.record.note_validation(self._iter)
 
     def _make_up_validation(self) -> None:
-        """Validate the student that the run resumes with, if that was interrupted."""
-        if self._iter and self.record.validated < self._iter and self._validates_now():
+        """Validate the student that the run resumes with, if that was interrupted. The first rank decides for all."""
+        decision = [self._iter and self.record.validated < self._iter and self._validates_now()]
+        broadcast_object_list(decision)
+        if decision[0]:
             self.runner.logger.info(f'Validating the student of round {self._iter}, which the last run did not finish')
             self._validate()
 
@@ -271,8 +273,8 @@ def _explained(batch_size: int, work_dir: str) -> Iterator[None]:
         if 'more than 1 value per channel' not in str(error):
             raise
         raise DistillError(
-            f'a batch norm after global pooling, as in the heads of DeepLabV3 or PSPNet, cannot train on a batch of '
-            f'{batch_size}: set train_dataloader.batch_size to 2 or more'
+            'a batch norm cannot train on one image, as after global pooling in the heads of DeepLabV3 or PSPNet, or in '
+            f'a generator whose share of a batch is one image: raise train_dataloader.batch_size={batch_size}'
         ) from error
     except RuntimeError as error:
         if get_world_size() == 1 or not _is_lost_connection(error):
