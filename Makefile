@@ -6,7 +6,7 @@ STAMP := .venv/.ready
 UPSTREAM := .venv-upstream
 REQUIREMENTS := $(wildcard requirements/*.txt)
 
-.PHONY: setup setup-ops demo test test-gpu bench-gpu test-upstream lint docs wheel
+.PHONY: setup setup-ops demo test test-slow test-gpu bench-gpu test-upstream lint docs wheel
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+# Models of full size, builds of the wheel and the site, and long runs.
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto
 
 # What only a GPU can show. `make test` skips these tests where there is none.
 test-gpu: setup

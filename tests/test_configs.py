@@ -21,6 +21,8 @@ TEACHERS = sorted((CONFIGS / 'teachers').glob('*.py'))
 METHODS = sorted(f for f in CONFIGS.iterdir() if f.is_dir() and f.name not in ('_base_', 'teachers', '__pycache__'))
 DISTILLATIONS = sorted(path for folder in METHODS for path in folder.glob('*.py'))
 TEST_DATA = sorted((CONFIGS / '_base_/datasets').glob('*.py'))
+# Models of full size, whose rounds take long on a CPU.
+FULL_SIZE = ('resnet34', 'r50', 'r18-half')
 LENET = 'dfad/dfad_lenet5-lenet5half_1xb128_mnist5k.py'
 # What a base of test data gives to its config.
 EVALUATION = [f'{split}_{part}' for split in ('val', 'test') for part in ('dataloader', 'evaluator', 'cfg')]
@@ -72,7 +74,14 @@ def prepare_one_round(cfg: Config) -> Config:
     return cfg
 
 
-@pytest.mark.parametrize('path', DISTILLATIONS, ids=by_name)
+@pytest.mark.parametrize(
+    'path',
+    [
+        pytest.param(path, marks=pytest.mark.slow if any(name in path.stem for name in FULL_SIZE) else ())
+        for path in DISTILLATIONS
+    ],
+    ids=by_name,
+)
 def test_config_runs_a_round(path, tmp_path):
     cfg = prepare_one_round(Config.fromfile(path))
     for key in EVALUATION:

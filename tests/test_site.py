@@ -9,6 +9,8 @@ from conftest import ROOT
 
 pytest.importorskip('myst_nb', reason='`make docs` installs what the site needs')
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):

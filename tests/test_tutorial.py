@@ -32,6 +32,7 @@ def test_links_exist(notebook):
 FAST = 'from yapf.yapflib import yapf_api\nyapf_api.FormatCode = lambda text, **style: (text, True)'
 
 
+@pytest.mark.slow
 def test_runs(notebook, tmp_path):
     notebook.cells.insert(0, nbformat.v4.new_code_cell(FAST))
     NotebookClient(notebook, timeout=300, resources=dict(metadata=dict(path=str(tmp_path)))).execute()

@@ -34,6 +34,7 @@ def test_without_such_images_it_is_what_the_steps_need():
     assert choices.lines == [f'expected memory = 1.50 GiB: {reason}']
 
 
+@pytest.mark.slow
 def test_a_run_needs_about_as_much(tmp_path, teacher_checkpoint):
     """A process that measures steps, explains the result, and runs."""
     teacher = write_tiny(tmp_path, 'teacher', pixels=32)

@@ -7,6 +7,8 @@ import pytest
 from conftest import ROOT
 from test_cli import call
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def result(tmp_path_factory) -> dict:

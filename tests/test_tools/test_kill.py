@@ -59,6 +59,7 @@ def test_killed_run_resumes_to_the_same_student(tmp_path, teacher_checkpoint, wh
     assert_same_state(student, trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('world_size', 'kills', 'rounds'), [(1, 10, 18), (2, 3, 8)])
 def test_kills_at_random_moments_leave_the_same_run(eventful_cfg, tmp_path, world_size, kills, rounds):
     """With two ranks, one is killed, and the other must end, too."""

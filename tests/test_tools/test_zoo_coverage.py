@@ -50,6 +50,7 @@ def sweep(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_sweep_and_resume(sweep, tmp_path):
     result, content, _ = sweep('good', 'broken')
     assert result.returncode == 1
