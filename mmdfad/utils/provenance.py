@@ -1,6 +1,7 @@
 """Where a student comes from."""
 
 import json
+from functools import cache
 from importlib import metadata
 
 from mmengine.config import Config
@@ -13,6 +14,7 @@ from .config import with_type_names
 _METHOD = ('generator', 'generation', 'imitation', 'start')
 
 
+@cache  # every checkpoint asks for them
 def versions() -> dict[str, str | None]:
     """The versions of mmdfad, torch and the OpenMMLab packages, by name. None stands for what is not installed."""
     found = {name: installed(name) for name in DISTRIBUTIONS}
