@@ -20,7 +20,9 @@ from mmdfad.utils.compat import INSTALL_LINE, check_package
 def wheel(tmp_path_factory):
     """A wheel, built from a copy of the sources: a build here would replace the links of a development install."""
     source = tmp_path_factory.mktemp('source') / 'mmdfad'
-    ignore = shutil.ignore_patterns('.venv*', '.git', '_build', 'build', 'dist', 'work_dirs', '.mim', '*.egg-info', '__pycache__', 'data')
+    ignore = shutil.ignore_patterns(
+        '.venv*', '.git', '_build', 'build', 'dist', 'work_dirs', '.mim', '*.egg-info', '__pycache__', 'data'
+    )
     shutil.copytree(ROOT, source, ignore=ignore)
     out = tmp_path_factory.mktemp('wheel')
     subprocess.run(

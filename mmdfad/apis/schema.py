@@ -22,6 +22,8 @@ from mmdfad.utils.signature import check_arguments, did_you_mean
 from .config_part import check_number, check_part, find_type, require_dict
 
 # What a distillation cannot do without.
+# What an ImageBank gives to its init.
+_SHAPE = ('noise_dim', 'image_size', 'channels')
 _REQUIRED = ('model', 'train_cfg', 'train_dataloader', 'optim_wrapper')
 _LOADER_KEYS = ('dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init_fn', 'num_batch_per_epoch')
 # Of mmengine's DefaultOptimWrapperConstructor, whose arguments do not name them.
@@ -96,13 +98,13 @@ def _check_model(model: dict) -> None:
             _check_nested(model[key], f'model.{key}')
 
 
-def _check_nested(part: Any, where: str) -> None:
+def _check_nested(part: Any, where: str, provided: tuple[str, ...] = ()) -> None:
     """A generator or a start, and those inside it."""
-    check_part(part, where, root.MODELS, scope='mmdfad')
+    check_part(part, where, root.MODELS, scope='mmdfad', provided=tuple({*provided} - part.keys()))
     for key, value in part.items():
         for inside, item in _listed(value, f'{where}.{key}'):
             if isinstance(item, Mapping) and 'type' in item:
-                _check_nested(item, inside)
+                _check_nested(item, inside, _SHAPE if key == 'init' else ())
 
 
 def _check_hooks(cfg: dict) -> None:

@@ -273,7 +273,7 @@ def _explained(batch_size: int, work_dir: str) -> Iterator[None]:
         if 'more than 1 value per channel' not in str(error):
             raise
         raise DistillError(
-            'a batch norm cannot train on one image, as after global pooling in the heads of DeepLabV3 or PSPNet, or in '
+            'a batch norm cannot train on one image, as after pooling in the heads of DeepLabV3 or PSPNet, or in '
             f'a generator whose share of a batch is one image: raise train_dataloader.batch_size={batch_size}'
         ) from error
     except RuntimeError as error:

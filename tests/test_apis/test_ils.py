@@ -151,14 +151,12 @@ def test_generators_have_about_as_many_rounds_each(rounds, renew, warmup, kept):
 
 
 def test_pools_and_banks_have_a_largest_size():
-    task = SimpleNamespace(size=(1024, 1024), image_settings=dict(channels=3), large=True)
+    task = SimpleNamespace(size=(1024, 1024), image_settings=dict(channels=3), large=True, dense=True)
     most = ils_images.POOL_BYTES // (4 * 3 * 1024**2)
     assert ils_images.pool_settings(task, 8, 300)['capacity'] == most
-    assert ils_images.image_generator(Choices(), task, ils_images.Images.LEAVES, 8, 300)['generator']['count'] == most
-    assert (
-        ils_images.image_generator(Choices(), task, ils_images.Images.LEAVES, most + 1, 300)['generator']['count']
-        == most + 1
-    )
+    for batch_size, count in ((8, most), (most + 1, most + 1)):
+        settings = (Choices(), task, ils_images.Images.PROCEDURAL, batch_size, 300)
+        assert ils_images.image_generator(*settings)['generator']['count'] == count
 
 
 def test_rounds_of_images_then_the_start_then_imitation(classifier_cfg):
@@ -232,18 +230,24 @@ def test_batches_are_in_inverse_proportion_to_the_area(size, batch_size):
     assert ils._batch_size(Choices(), Task(None, None, size)) == batch_size
 
 
-def test_transformers_imitate_on_dead_leaves(tmp_path, tiny):
+def test_transformers_imitate_on_procedural_images(tmp_path, tiny):
     swin = dict(pixels=32, backbone=SWIN, head__in_channels=16)
     teacher = tiny('teacher', **swin)
     cfg, reasons = written(
         tmp_path, teacher, save_untrained(teacher, tmp_path / 'swin.pth'), teacher, rounds=3, batch_size=4
     )
-    leaves = cfg.model.generator.generator
+    bank = cfg.model.generator.generator
     assert (cfg.model.generator.type, cfg.model.generator.shift) == (
         'mmdfad.AugmentedGenerator',
         ils_images.SMALL_SHIFT,
     )
-    assert (leaves.type, leaves.count, leaves.fixed) == ('mmdfad.ImageBank', ils_images.LEAVES_BATCHES * 4, True)
+    assert (bank.type, bank.count, bank.fixed, bank.candidates) == (
+        'mmdfad.ImageBank',
+        ils_images.BANK_BATCHES * 4,
+        True,
+        8,
+    )
+    assert [part.type for part in bank.init.generators] == ['mmdfad.Strokes', 'mmdfad.DeadLeaves']
     assert 'generation' not in cfg.model
     assert [o.type for o in cfg.model.imitation] == ['mmdfad.KLDiscrepancy', 'mmdfad.StageImitation']
     assert cfg.model.start.begin == 0
@@ -251,21 +255,27 @@ def test_transformers_imitate_on_dead_leaves(tmp_path, tiny):
     assert cfg.param_scheduler.generator == []
     assert cfg.optim_wrapper.student.optimizer.type == 'AdamW'
     assert not any(line.startswith('rounds of images') for line in reasons)
-    assert any(line.startswith('images = dead leaves: ') for line in reasons)
+    assert any(line.startswith('images = strokes and dead leaves, of each 8 the one') for line in reasons)
     assert len({line.partition(' = ')[0] for line in reasons}) == len(reasons)
 
 
-def test_other_teachers_without_batch_norm_get_an_adversary_and_dead_leaves(tmp_path):
+def test_other_teachers_without_batch_norm_get_an_adversary_and_procedural_images(tmp_path):
     lenet = save_untrained(LENET, tmp_path / 'lenet.pth')
     cfg, reasons = written(tmp_path, LENET, lenet, LENET, rounds=3, batch_size=4)
-    adversary, leaves = cfg.model.generator.generators
+    adversary, bank = cfg.model.generator.generators
     assert cfg.model.generator.shares == [ils_images.ADVERSARY_SHARE, 1]
     assert (adversary.type, adversary.width) == ('mmdfad.UpsampleGenerator', ils_images.ADVERSARY_WIDTH)
-    assert (leaves.type, leaves.count, leaves.fixed) == ('mmdfad.ImageBank', ils_images.LEAVES_BATCHES * 4, True)
+    assert (bank.type, bank.count, bank.fixed, bank.candidates) == (
+        'mmdfad.ImageBank',
+        ils_images.BANK_BATCHES * 4,
+        True,
+        8,
+    )
+    assert [part.type for part in bank.init.generators] == ['mmdfad.Strokes', 'mmdfad.DeadLeaves']
     assert [o.type for o in cfg.model.generation] == [o.type for o in cfg.model.imitation] == ['mmdfad.L1Discrepancy']
     assert cfg.train_cfg.phases == [dict(name='imitation', steps=ils.STEPS, begin=0), dict(name='generation')]
     assert cfg.param_scheduler.generator == cfg.param_scheduler.student
-    assert any(line.startswith('images = an adversary and dead leaves, 3 to 1') for line in reasons)
+    assert any(line.startswith('images = 3 of an adversary to 1 of strokes and dead leaves, of') for line in reasons)
     assert len({line.partition(' = ')[0] for line in reasons}) == len(reasons)
 
 
@@ -308,11 +318,12 @@ def test_an_adversary_of_grey_images_runs(tmp_path):
     for key in ('val_dataloader', 'val_evaluator', 'val_cfg'):
         cfg.pop(key)  # MNIST would be downloaded
     runner = build_runner(cfg, work_dir=str(tmp_path / 'run'))
-    adversary, leaves = runner.model.generator.generators
-    before = [p.detach().clone() for p in (leaves.pixels, next(adversary.parameters()))]
+    adversary, bank = runner.model.generator.generators
+    before = next(adversary.parameters()).detach().clone()
     runner.train()
-    assert torch.equal(before[0], leaves.pixels)
-    assert not torch.equal(before[1], next(adversary.parameters()))
+    assert bank.filled
+    assert bank.pixels.std() > 0.1
+    assert not torch.equal(before, next(adversary.parameters()))
 
 
 def test_the_config_is_one_that_runs(tmp_path, tiny, teacher_checkpoint):

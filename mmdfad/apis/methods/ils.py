@@ -2,17 +2,19 @@
 
 For a teacher with batch norms, the rounds have three parts. First generators learn to make images with the teacher's
 batch norm statistics; a pool keeps them. Then the student's layers are solved for. Then the student imitates the
-teacher on these images. Transformers imitate on dead leaves. For other teachers, an adversary makes images while the
-student imitates, as in DFAD.
+teacher on these images. Transformers imitate on procedural images that the teacher is sure of. For other teachers, an
+adversary makes images while the student imitates, as in DFAD.
 """
 
 import math
 from dataclasses import dataclass
 
+import torch
+from mmengine.device import get_device
 from torch import nn
 
 from mmdfad.models.checks import check_networks
-from mmdfad.models.generators import RandomImageGenerator
+from mmdfad.models.generators import Generator, RandomImageGenerator
 from mmdfad.models.network import Network
 from mmdfad.models.objectives import Objective
 from mmdfad.models.parts import build_part
@@ -20,9 +22,9 @@ from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating
 
 from ..choices import Choices, Task, decay_settings, has_layer_norms, hook_settings, noise_settings
-from ..cost import Cost, explain_memory, measure_cost
+from ..cost import Cost, explain_memory, measure_cost, seconds_of
 from .dfad import adversarial_objective
-from .ils_images import LEAVES_BATCHES, POOL_STEPS, Images, bytes_kept, image_generator
+from .ils_images import BANK_BATCHES, POOL_STEPS, Images, bytes_kept, image_generator, procedural
 
 # Images in a step: so many of so many pixels, and fewer of larger ones.
 SMALL_BATCH, LARGE_BATCH, LEAST_BATCH = (64, 32 * 32), (16, 96 * 128), 8
@@ -34,6 +36,8 @@ STEPS = 10
 # Share of --minutes that steps may take, beside validation, checkpoints and checks; and the largest share of this for
 # images and the start. The rest is for imitation.
 STEPS_SHARE, IMAGES_SHARE = 0.95, 0.5
+# Procedural images that are drawn for each one that is kept, and the largest share of the time for choosing them.
+CANDIDATES, SELECTION_SHARE = 8, 0.25
 # Validations of a run, and checkpoints, pictures and checks.
 VALIDATIONS, CHECKS = 5, 10
 # Images that the start sees; and how often it runs both networks on them: for each layer of a student that is a version
@@ -77,7 +81,7 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     batch_size = _batch_size(choices, task)
     images = Images.of(task.teacher)
     # While steps are timed, little is made in advance.
-    generator = image_generator(choices, task, images, batch_size, batches=1)
+    generator = image_generator(Choices(), task, images, batch_size, batches=1)
     model = dict(generator=generator, **_objectives(choices, task, images))
     related = task.student.is_version_of(task.teacher)
     what = 'layers, one by one' if related else 'classifier; it is not a version of the teacher'
@@ -94,11 +98,11 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     )
     cost = measure_cost(task, model, optim_wrapper, batch_size)
     start = passes * START_IMAGES / batch_size * cost.forward
-    recipe = choose_recipe(task, cost, start, inverts)
-    _explain(choices, task, cost, recipe, start, images)
-    model['generator'] = image_generator(
-        Choices(), task, images, batch_size, recipe.images if inverts else LEAVES_BATCHES
-    )
+    candidates, selection = (1, 0.0) if inverts or task.dense else _candidates(task, cost, batch_size)
+    recipe = choose_recipe(task, cost, start + selection, inverts)
+    batches = recipe.images if inverts else BANK_BATCHES
+    model['generator'] = image_generator(choices, task, images, batch_size, batches, candidates)
+    _explain(choices, task, cost, recipe, start, selection, images)
     explain_memory(choices, cost, bytes_kept(task, model['generator']) - bytes_kept(task, generator))
     model['start']['begin'] = recipe.images
     schedule = _schedule(task, recipe, images)
@@ -127,7 +131,7 @@ def _objectives(choices: Choices, task: Task, images: Images) -> dict:
     if images is Images.ADVERSARIAL:
         return dict(generation=[adversarial_objective(choices, task)], imitation=[dict(type='mmdfad.L1Discrepancy')])
     imitation = _imitation(choices, task)
-    if images is Images.LEAVES:
+    if images is Images.PROCEDURAL:
         return dict(imitation=imitation)
     statistics = dict(type='mmdfad.BNStatisticsPrior', distance='kl')
     return dict(generation=[statistics, dict(type='mmdfad.SpectrumPrior', weight=SPECTRUM_WEIGHT)], imitation=imitation)
@@ -195,11 +199,26 @@ def _round_seconds(cost: Cost, inverts: bool) -> float:
     return STEPS * cost.imitation + (0.0 if inverts else cost.generation)
 
 
+def _candidates(task: Task, cost: Cost, batch_size: int) -> tuple[int, float]:
+    """How many procedural images to draw for each one that is kept, and seconds until these are chosen."""
+    device = torch.device(get_device())
+    source = build_part(procedural(task), 'model.generator.init', Generator)
+    noise = torch.randn(batch_size, source.noise_dim, device=device)
+    each = BANK_BATCHES * (cost.forward + seconds_of(lambda: source.sample(noise), device))
+    if task.minutes is None:
+        return CANDIDATES, CANDIDATES * each
+    fitting = int(SELECTION_SHARE * STEPS_SHARE * 60 * task.minutes / each)
+    candidates = max(1, min(CANDIDATES, fitting))
+    return candidates, candidates * each
+
+
 def _count_layers(network: Network) -> int:
     return sum(isinstance(m, nn.Conv2d | nn.Linear) for m in network.logits.modules())
 
 
-def _explain(choices: Choices, task: Task, cost: Cost, recipe: Recipe, start: float, images: Images) -> None:
+def _explain(
+    choices: Choices, task: Task, cost: Cost, recipe: Recipe, start: float, selection: float, images: Images
+) -> None:
     """Say what was chosen, and what it costs."""
     given = '--minutes' if task.minutes is not None else '--rounds' if task.rounds is not None else None
     why = f'to fit {given}' if given else 'the default; --minutes and --rounds change it'
@@ -207,7 +226,7 @@ def _explain(choices: Choices, task: Task, cost: Cost, recipe: Recipe, start: fl
         choices.make('rounds of images', recipe.images, f'a batch of images and {POOL_STEPS} steps each; {why}')
     steps = f'{STEPS} steps, and one of the adversary,' if images is Images.ADVERSARIAL else f'{STEPS} steps'
     choices.make('rounds of imitation', recipe.imitation, f'{steps} each; {why}')
-    making = recipe.images * cost.generation
+    making = recipe.images * cost.generation + selection
     imitation = recipe.imitation * _round_seconds(cost, images is Images.INVERTED)
     parts = f'{making:.0f} s for the images, {start:.0f} s for the start, {imitation:.0f} s for imitation'
     minutes = f'{(making + start + imitation) / 60:.1f} minutes'

@@ -14,9 +14,11 @@ POOL_STEPS = 5
 # Rounds of one generator, about; the share of them at its beginning whose images are bad and not kept; and the most
 # bytes of those that the pool keeps.
 RENEW, WARMUP_SHARE, POOL_BYTES = 60, 1 / 3, 2**30
-# Teachers without batch norm: dead leaves, in batches, which stay as they are; how many images an adversary makes for
-# each of them; and its channels for small images.
-LEAVES_BATCHES, ADVERSARY_SHARE, ADVERSARY_WIDTH = 64, 3, 16
+# Teachers without batch norm: batches of procedural images, which stay as they are; how many images an adversary makes
+# for each of them; and its channels for small images.
+BANK_BATCHES, ADVERSARY_SHARE, ADVERSARY_WIDTH = 64, 3, 16
+# Procedural images of each kind, relative to the others.
+KINDS = dict(Strokes=3, DeadLeaves=1)
 FLIP, SHIFT, SMALL_SHIFT = 0.5, 4, 2
 
 
@@ -24,34 +26,58 @@ class Images(Enum):
     """Where the images come from."""
 
     INVERTED = 'decoders that learn before the student does'
-    LEAVES = 'dead leaves'
-    ADVERSARIAL = 'an adversary, and dead leaves'
+    PROCEDURAL = 'procedural images'
+    ADVERSARIAL = 'an adversary, and procedural images'
 
     @classmethod
     def of(cls, teacher: Network) -> 'Images':
         """What was measured to be best for a teacher."""
         if has_batch_norms(teacher):
             return cls.INVERTED
-        return cls.LEAVES if has_layer_norms(teacher) else cls.ADVERSARIAL
+        return cls.PROCEDURAL if has_layer_norms(teacher) else cls.ADVERSARIAL
 
 
-def image_generator(choices: Choices, task: Task, images: Images, batch_size: int, batches: int) -> dict:
-    """The generator, for so many batches of images of a pool or a bank."""
+def image_generator(
+    choices: Choices, task: Task, images: Images, batch_size: int, batches: int, candidates: int = 1
+) -> dict:
+    """The generator.
+
+    Args:
+        choices (Choices): Takes the reasons.
+        task (Task): The networks and the image size.
+        images (Images): Where the images come from.
+        batch_size (int): Images in a step.
+        batches (int): Batches of images of a pool or a bank.
+        candidates (int): Procedural images that are drawn for each one that is kept. Defaults to 1.
+    """
     if images is Images.INVERTED:
         reason = "images of decoders with the teacher's batch norm statistics and the spectrum of photographs"
         choices.make('generator', 'InversionPool', reason)
         return _pool(task, batch_size, batches)
     count = max(batch_size, min(batches * batch_size, _most_images(task)))
-    leaves = dict(type='mmdfad.ImageBank', **task.image_settings, count=count, fixed=True)
+    bank = dict(type='mmdfad.ImageBank', **task.image_settings, count=count, fixed=True, init=procedural(task))
+    what = 'dead leaves' if task.dense else 'strokes and dead leaves'
+    if candidates > 1:
+        bank['candidates'] = candidates
+        what += f', of each {candidates} the one that the teacher is surest of'
     without = 'the teacher has no batch norm whose statistics tell what its training images were like'
-    if images is Images.LEAVES:
-        choices.make('images', 'dead leaves', without)
-        return dict(type='mmdfad.AugmentedGenerator', generator=leaves, flip=FLIP, shift=_shift(task))
-    choices.make('images', f'an adversary and dead leaves, {ADVERSARY_SHARE} to 1', without)
+    if images is Images.PROCEDURAL:
+        choices.make('images', what, without)
+        return dict(type='mmdfad.AugmentedGenerator', generator=bank, flip=FLIP, shift=_shift(task))
+    choices.make('images', f'{ADVERSARY_SHARE} of an adversary to 1 of {what}', without)
     adversary = adversarial_generator(choices, task)
     if not task.large:
         adversary['width'] = ADVERSARY_WIDTH
-    return dict(type='mmdfad.MixtureGenerator', generators=[adversary, leaves], shares=[ADVERSARY_SHARE, 1])
+    return dict(type='mmdfad.MixtureGenerator', generators=[adversary, bank], shares=[ADVERSARY_SHARE, 1])
+
+
+def procedural(task: Task) -> dict:
+    """The generator of procedural images. Strokes were not tried for segmentors."""
+    kinds = ['DeadLeaves'] if task.dense else [*KINDS]
+    generators = [dict(type=f'mmdfad.{kind}', **task.image_settings) for kind in kinds]
+    if len(kinds) == 1:
+        return generators[0]
+    return dict(type='mmdfad.MixtureGenerator', generators=generators, shares=[*KINDS.values()])
 
 
 def _shift(task: Task) -> int:

@@ -11,6 +11,7 @@ from .pictures import Pictures
 from .pool import InversionPool
 from .procedural import DeadLeaves
 from .random_image import RandomImageGenerator
+from .strokes import Strokes
 from .upsample import UpsampleGenerator
 from .wrappers import AugmentedGenerator, EMAGenerator, GeneratorWrapper, ReplayGenerator
 
@@ -30,5 +31,6 @@ __all__ = [
     'Pictures',
     'RandomImageGenerator',
     'ReplayGenerator',
+    'Strokes',
     'UpsampleGenerator',
 ]

@@ -16,7 +16,11 @@ from mmdfad.utils import DistillError, require_positive
 from mmdfad.utils.model import Shared
 
 from .base import Generator
+from .selection import surest_images
 from .wrappers import flip_and_shift, require_augmentation
+
+# Images that are drawn at once.
+CHUNK = 64
 
 
 @MODELS.register_module()
@@ -42,6 +46,9 @@ class ImageBank(Generator):
         flip (float): Probability of a horizontal flip in a sweep. Defaults to 0.5.
         shift (int): Largest shift in a sweep, in pixels; the border is reflected. Defaults to 4.
         fixed (bool): Keep the pixels as they begin: the bank learns nothing. Defaults to False.
+        candidates (int): Images of ``init`` that are drawn for each image of the bank. With more than one, the bank
+            begins with those that the teacher is surest of, as many of each label: see
+            :func:`~mmdfad.models.generators.selection.surest_images`. Defaults to 1.
 
     Raises:
         DistillError: If a setting is out of its range.
@@ -57,12 +64,14 @@ class ImageBank(Generator):
         flip: float = 0.5,
         shift: int = 4,
         fixed: bool = False,
+        candidates: int = 1,
     ) -> None:
         super().__init__(noise_dim, image_size, channels)
-        require_positive('model.generator.{}', count=count)
+        require_positive('model.generator.{}', count=count, candidates=candidates)
         require_augmentation(flip, shift, self.image_size)
         self.flip = flip
         self.shift = shift
+        self.candidates = candidates
         shape = dict(noise_dim=noise_dim, image_size=self.image_size, channels=channels)
         init = dict(type='DeadLeaves') if init is None else init
         if isinstance(init, Mapping):
@@ -74,25 +83,61 @@ class ImageBank(Generator):
         self.register_buffer('codes', torch.randn(count, noise_dim))
         for name in ('low', 'high'):
             self.register_buffer(name, torch.zeros(channels, 1, 1))
+        self._filled = candidates == 1
+        if not self._filled:
+            self.register_buffer('seed', torch.randint(2**31, ()))  # of the candidates
+            self.register_buffer('filled', torch.tensor(False))
+        self._logits_of: Shared[Callable[[Tensor], Tensor] | None] = Shared(None)
 
     @torch.no_grad()
     def bind_pixels(self, space: PixelSpace) -> None:
-        """Let the pixels begin as images of ``init``. torch's random numbers decide which."""
+        """Let the pixels begin as images of ``init``. torch's random numbers decide which.
+
+        Candidates wait for the first use of the bank: then the teacher is on its device.
+        """
         self._init.value.bind_pixels(space)
         self.low, self.high = (bound.to(self.pixels) for bound in space.bounds(self.channels))
-        noise = torch.randn(len(self.pixels), self._init.value.noise_dim)
-        for pixels, part in zip(self.pixels.split(32), noise.split(32), strict=True):
-            images = self._init.value.sample(part)
-            if images.shape != pixels.shape:
-                raise DistillError(
-                    f'model.generator.init makes images of {[*images.shape[1:]]}, but model.generator those of '
-                    f'{[*pixels.shape[1:]]}; remove image_size and channels from model.generator.init'
-                )
-            pixels.copy_(images)
-        self.pixels.clamp_(self.low, self.high)
+        if self.candidates == 1:
+            noise = torch.randn(len(self.pixels), self._init.value.noise_dim)
+            images = torch.cat([self._draw(part) for part in noise.split(CHUNK)])
+            self.pixels.copy_(images.clamp(self.low, self.high))
+
+    def bind_teacher(self, logits_of: Callable[[Tensor], Tensor]) -> None:
+        self._logits_of = Shared(logits_of)
+
+    def _draw(self, noise: Tensor) -> Tensor:
+        """Images of ``init``."""
+        images = self._init.value.sample(noise)
+        if images.shape[1:] != self.pixels.shape[1:]:
+            raise DistillError(
+                f'model.generator.init makes images of {[*images.shape[1:]]}, but model.generator those of '
+                f'{[*self.pixels.shape[1:]]}; remove image_size and channels from model.generator.init'
+            )
+        return images
+
+    def _ensure_filled(self) -> None:
+        if not self._filled and not self.filled:
+            self._select()
+        self._filled = True  # to ask the device once only
+
+    @torch.no_grad()
+    def _select(self) -> None:
+        """Fill the bank with the candidates that the teacher is surest of."""
+        if self._logits_of.value is None:
+            raise DistillError('model.generator.candidates needs a teacher to choose among them')
+        count, init = len(self.pixels), self._init.value.to(self.pixels.device)
+        # From the CPU, so that a seed gives the same images on all devices.
+        draws = torch.Generator().manual_seed(int(self.seed))
+        sizes = torch.arange(self.candidates * count).split(CHUNK)
+        noises = (torch.randn(len(part), init.noise_dim, generator=draws) for part in sizes)
+        batches = (self._draw(noise.to(self.pixels)) for noise in noises)
+        images = surest_images(batches, self._logits_of.value, count)
+        self.pixels.copy_(images.clamp(self.low, self.high))
+        self.filled.fill_(True)
 
     def synthesize(self, noise: Tensor) -> Tensor:
         """The images [N, C, H, W] that the noise picks, with replacement."""
+        self._ensure_filled()
         return self.pixels[(uniform(noise, PICKS)[:, 0] * len(self.pixels)).long()]
 
     def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
@@ -105,6 +150,7 @@ class ImageBank(Generator):
                 over images.
             optim (OptimWrapper): The optimizer of the pixels.
         """
+        self._ensure_filled()
         rank, ranks = get_dist_info()
         draw = noise[:1].clone()
         broadcast(draw)

@@ -16,7 +16,7 @@ class Generator(BaseModule):
     """Turns noise into images in the teacher's *normalised* pixel space.
 
     That is the space of what the teacher's data preprocessor returns. A generator does not know the teacher or the
-    student: :meth:`update` is given a function that hides both.
+    student: :meth:`update` and :meth:`bind_teacher` are given functions that hide them.
 
     Subclasses implement :meth:`synthesize`, which may return larger images than asked for: they are cropped around
     the centre. So any image size works, also one that the upsampling factor does not divide.
@@ -75,6 +75,13 @@ class Generator(BaseModule):
 
         Args:
             space (PixelSpace): The teacher's pixel space.
+        """
+
+    def bind_teacher(self, logits_of: Callable[[Tensor], Tensor]) -> None:
+        """Get what chooses among images. It is called once, when the distiller is built.
+
+        Args:
+            logits_of (Callable[[Tensor], Tensor]): From images [N, C, H, W] to the teacher's logits.
         """
 
     def synthesize(self, noise: Tensor) -> Tensor:
