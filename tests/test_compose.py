@@ -32,7 +32,8 @@ ROUNDS = 4
 UPSAMPLE = dict(type='UpsampleGenerator', noise_dim=8, width=8)
 LEAVES = dict(type='DeadLeaves', noise_dim=8, shapes=40)
 DECODER = dict(type='DecoderGenerator', noise_dim=8, width=2)
-BANK = dict(type='ImageBank', noise_dim=8, count=7, init=LEAVES, shift=2)
+STROKES = dict(type='Strokes', noise_dim=8)
+BANK = dict(type='ImageBank', noise_dim=8, count=7, init=LEAVES, shift=2, candidates=3)
 REPLAY = dict(type='ReplayGenerator', capacity=6, replayed=3, push=2)
 AUGMENTED = dict(type='AugmentedGenerator', shift=2)
 L1 = dict(type='L1Discrepancy')
@@ -51,7 +52,7 @@ FACTORS = dict(
         meta=dict(type='MetaGenerator', generator=UPSAMPLE, capacity=6, steps=2, shift=1),
         pictures=dict(type='Pictures', noise_dim=8, folder=str(ROOT / 'docs/images')),
         pool=dict(type='InversionPool', generator=DECODER, capacity=6, steps=2, shift=1),
-        mixture=dict(type='MixtureGenerator', generators=[BANK, LEAVES]),
+        mixture=dict(type='MixtureGenerator', generators=[BANK, STROKES]),
     ),
     wrappers=dict(
         none=[], replay=[REPLAY], augmented=[AUGMENTED], ema=[dict(type='EMAGenerator')], both=[REPLAY, AUGMENTED]
