@@ -55,7 +55,7 @@ def test_a_prediction_needs_probe_images():
         metric.evaluate(1)
 
 
-@pytest.mark.parametrize('others', [dict(), dict(inverted=0.9)], ids=['leaves', 'inverted'])
+@pytest.mark.parametrize('others', [dict(), dict(sure=0.9), dict(inverted=0.9)], ids=['leaves', 'sure', 'inverted'])
 def test_a_prediction_grows_with_the_agreement_on_probe_images(others):
     shares = [0.0, 0.1, 0.5, 0.9, 1.0]
     found = [predict_agreement(dict.fromkeys(('leaves', *others), share)) for share in shares]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -48,15 +48,20 @@ def predict_agreement(probes: Mapping[str, float]) -> Prediction:
     Args:
         probes (Mapping[str, float]): The agreement on each set of :class:`~mmdfad.models.Probes`.
     """
-    kind = 'inverted' if 'inverted' in probes else 'leaves'
+    kind = kind_of(probes)
     model = _calibration()[kind]
     score = model['intercept'] + sum(w * logit(probes[name]) for name, w in model['weights'].items())
     low, high = (_share(score + error) for error in model['errors'])
     rests = f'in {model["runs"]} runs with {model["teachers"]} other teachers'
     if high - low <= WIDEST:
         return Prediction(_share(score), low, high, f'{rests}, students like this one were in this range', {**probes})
-    why = 'the teacher has no batch norm, so nothing tells what its real images look like; ' * (kind == 'leaves')
+    why = 'the teacher has no batch norm, so nothing tells what its real images look like; ' * (kind != 'inverted')
     return Prediction(None, low, high, f'{why}{rests}, students like this one differed as much', {**probes})
+
+
+def kind_of(probes: Collection[str]) -> str:
+    """The set of probe images that says most, by which teachers are told apart."""
+    return next(name for name in ('inverted', 'sure', 'leaves') if name in probes)
 
 
 def logit(share: float) -> float:

@@ -11,8 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmdfad.datasets import NoiseDataset
 
 from .chance import SEEDS
-from .generators import DeadLeaves, DecoderGenerator, Generator
+from .generators import DeadLeaves, DecoderGenerator, Generator, MixtureGenerator, Strokes
 from .generators.decoder import upsamplings
+from .generators.selection import surest_images
 from .generators.wrappers import flip_and_shift
 from .network import Network
 from .objectives import BNStatisticsPrior, SpectrumPrior
@@ -28,6 +29,8 @@ IMAGES, DENSE_IMAGES = 256, 32
 BATCH, BATCH_PIXELS, LEAST_BATCH, WARMUP = 32, 32 * 32, 8, 16
 STEPS, LR, NOISE_LR, BETAS = 5, 2e-3, 1e-2, (0.5, 0.999)
 FLIP, SHIFT, SPECTRUM_WEIGHT = 0.5, 2, 0.02
+# Strokes for each dead leaves, and images of which one is chosen.
+SHARES, CANDIDATES = (3, 1), 8
 
 
 class Probes:
@@ -35,11 +38,13 @@ class Probes:
 
     ============  =======================================================================
     ``inverted``  a decoder of its own makes them for the teacher's batch norm statistics
+    ``sure``      strokes and dead leaves that the teacher is surest of
     ``leaves``    dead leaves, which are far from these
     ============  =======================================================================
 
-    Teachers without batch norm, and those whose weights are split over several ranks, have only ``leaves``. The images
-    are a function of the teacher. They are made when they are first asked for.
+    All teachers have ``leaves``. Those with batch norm have ``inverted``, unless their weights are split over several
+    ranks. Other classifiers have ``sure``. The images are a function of the teacher. They are made when they are first
+    asked for.
 
     Args:
         teacher (Network): The teacher.
@@ -63,12 +68,26 @@ class Probes:
                 # A compiled teacher would not call hooks that are new to it.
                 with torch.enable_grad(), torch.compiler.set_stance('force_eager'):
                     sets['inverted'] = self._invert(device)
+            elif self.teacher.logits.ndim == 2:
+                sets['sure'] = self._choose(device)
             sets['leaves'] = self._draw(DeadLeaves(**self.shape), device)
         return sets
 
     def _draw(self, generator: Generator, device: torch.device) -> Tensor:
         generator.to(device).bind_pixels(self.teacher.pixel_space)
         return generator.sample(self._noise(0, self.count).to(device)).cpu()
+
+    def _choose(self, device: torch.device) -> Tensor:
+        """Of eight procedural images each the one that the teacher is surest of."""
+        generators = [Strokes(**self.shape), DeadLeaves(**self.shape)]
+        source = MixtureGenerator(generators, SHARES).to(device)
+        source.bind_pixels(self.teacher.pixel_space)
+        noises = (self._noise(i * self.count, self.count).to(device) for i in range(CANDIDATES))
+        with torch.no_grad():
+            chosen = surest_images(
+                (source.sample(noise) for noise in noises), lambda images: self.teacher(images).logits, self.count
+            )
+        return chosen.cpu()
 
     def _noise(self, start: int, count: int) -> Tensor:
         return NoiseDataset(NOISE_DIM, SEED).__getitems__(range(start, start + count))

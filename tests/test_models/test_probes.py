@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import TINY_SEG
 from distillers import build_distiller
 from torch import nn
 
@@ -63,12 +64,27 @@ def test_the_images_are_a_function_of_the_teacher(distiller):
     assert not torch.equal(first['inverted'], Probes(distiller.teacher, SIZE).images['inverted'])
 
 
-def test_a_teacher_without_batch_norm_has_dead_leaves_only(distiller):
-    for module in distiller.teacher.modules():
+def without_batch_norm(teacher):
+    for module in teacher.modules():
         for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
                 setattr(module, name, nn.Identity())
-    assert Probes(distiller.teacher, SIZE).images.keys() == {'leaves'}
+    return teacher
+
+
+def test_a_classifier_without_batch_norm_has_images_that_it_is_sure_of(distiller):
+    teacher = without_batch_norm(distiller.teacher)
+    images = Probes(teacher, SIZE).images
+    assert images.keys() == {'sure', 'leaves'}
+    assert images['sure'].shape == images['leaves'].shape
+    with torch.no_grad():
+        confidence = {name: teacher(batch).logits.softmax(1).amax(1).mean() for name, batch in images.items()}
+    assert confidence['sure'] > confidence['leaves']
+
+
+@pytest.mark.parametrize('tiny_cfg', [TINY_SEG], indirect=True)
+def test_a_segmentor_without_batch_norm_has_dead_leaves_only(distiller):
+    assert Probes(without_batch_norm(distiller.teacher), SIZE).images.keys() == {'leaves'}
 
 
 def test_the_agreement_is_that_of_the_labels(distiller):

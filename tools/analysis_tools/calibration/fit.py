@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmdfad.evaluation.prediction import CALIBRATION, logit
+from mmdfad.evaluation.prediction import CALIBRATION, kind_of, logit
 from mmdfad.utils.atomic import atomic_write
 
 # What each kind of teacher is predicted from.
-KINDS = dict(inverted=('inverted', 'leaves'), leaves=('leaves',))
+KINDS = dict(inverted=('inverted', 'leaves'), sure=('sure', 'leaves'), leaves=('leaves',))
 RIDGE, COVERAGE = 0.03, 0.9
 PLOT = Path('docs/images/predicted_agreement.svg')
 
@@ -25,7 +25,8 @@ def fit(rows: Sequence[dict]) -> None:
     """
     calibration, judged = {}, []
     for kind, sets in KINDS.items():
-        own = [row for row in rows if ('inverted' in row['probes']) == (kind == 'inverted')]
+        # There are no segmentors without batch norm here. Classifiers stand in for them.
+        own = [row for row in rows if row['probes'].keys() >= {*sets} and (kind == 'inverted') == _has_statistics(row)]
         inputs = np.array([[1, *(logit(row['probes'][name]) for name in sets)] for row in own])
         targets = np.array([logit(row['truth']) for row in own])
         teachers = np.array([row['teacher'] for row in own])
@@ -42,10 +43,15 @@ def fit(rows: Sequence[dict]) -> None:
         for row, score, teacher in zip(own, predicted, teachers, strict=True):
             low, high = _interval(errors[teachers != teacher])
             shares = [1 / (1 + math.exp(-value)) for value in (score, score + low, score + high)]
-            judged.append(row | dict(zip(('predicted', 'low', 'high'), shares, strict=True)))
+            if kind == kind_of(row['probes']):
+                judged.append(row | dict(zip(('predicted', 'low', 'high'), shares, strict=True)))
     atomic_write(CALIBRATION, f'{json.dumps(calibration, indent=2)}\n'.encode())
     _print_table(judged)
     _plot(judged)
+
+
+def _has_statistics(row: dict) -> bool:
+    return 'inverted' in row['probes']
 
 
 def _solve(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -76,7 +82,7 @@ def _print_table(judged: Sequence[dict]) -> None:
     print('|---|---:|---:|---:|---:|---:|')
     groups: dict[str, list[dict]] = {}
     for row in judged:
-        kind = 'with' if 'inverted' in row['probes'] else 'without'
+        kind = 'with' if _has_statistics(row) else 'without'
         for group in (row['teacher'], f'all {kind} batch norm'):
             groups.setdefault(group, []).append(row)
     for group, own in groups.items():
