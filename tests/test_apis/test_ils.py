@@ -367,3 +367,12 @@ def test_minutes_of_dfad_decide_its_rounds(tmp_path, tiny, teacher_checkpoint):
     few, many = (written(tmp_path, *arguments, method='dfad', minutes=m, batch_size=4)[0] for m in (0.001, 1.0))
     assert 1 <= few.train_cfg.max_iters < many.train_cfg.max_iters
     assert few.model.generator.type == 'mmdfad.UpsampleGenerator'
+
+
+@pytest.mark.parametrize(('minutes', 'expected'), [(None, ils.CANDIDATES), (1000, ils.CANDIDATES), (0.001, 1)])
+def test_candidates_take_a_share_of_the_time(minutes, expected):
+    settings = dict(noise_dim=8, image_size=(8, 8), channels=1)
+    task = SimpleNamespace(image_settings=settings, dense=False, minutes=minutes)
+    candidates, seconds = ils._candidates(task, Cost(0, 1, 0.01, '', 0), 4)
+    assert candidates == expected
+    assert seconds >= candidates * ils_images.BANK_BATCHES * 0.01

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmdfad.models.generators import DeadLeaves, Pictures, pictures
+from mmdfad.models.generators import DeadLeaves, Pictures, Strokes, pictures
 from mmdfad.models.generators.source import change_colours
 from mmdfad.models.pixels import PixelSpace
 from mmdfad.utils import DistillError
@@ -40,9 +40,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.fixture(params=['leaves', 'pictures'])
+@pytest.fixture(params=['leaves', 'strokes', 'pictures'])
 def kind(request, folder):
-    return DeadLeaves if request.param == 'leaves' else lambda *args: Pictures(*args, folder=str(folder))
+    procedural = dict(leaves=DeadLeaves, strokes=Strokes)
+    return procedural.get(request.param, lambda *args: Pictures(*args, folder=str(folder)))
 
 
 @pytest.mark.parametrize('image_size', [16, (12, 40), (17, 33), (1, 5), (70, 100)])
