@@ -7,6 +7,11 @@ _base_ = [
 default_scope = 'mmpretrain'
 rounds = 300
 shape = dict(noise_dim=256, image_size=(32, 32), channels=1)
+procedural = dict(
+    type='mmdfad.MixtureGenerator',
+    generators=[dict(type='mmdfad.Strokes', **shape), dict(type='mmdfad.DeadLeaves', **shape)],
+    shares=[3, 1],
+)
 model = dict(
     teacher=dict(
         cfg_path='mmpretrain::lenet/lenet5_mnist.py',
@@ -22,7 +27,7 @@ model = dict(
         type='mmdfad.MixtureGenerator',
         generators=[
             dict(type='mmdfad.UpsampleGenerator', **shape, width=16),
-            dict(type='mmdfad.ImageBank', **shape, count=4096, fixed=True),
+            dict(type='mmdfad.ImageBank', **shape, count=4096, fixed=True, candidates=8, init=procedural),
         ],
         shares=[3, 1],
     ),

@@ -3,7 +3,7 @@ from mmengine.config import read_base
 from mmengine.optim import CosineAnnealingLR
 from torch.optim import Adam
 
-from mmdfad.models.generators import ImageBank, MixtureGenerator, UpsampleGenerator
+from mmdfad.models.generators import DeadLeaves, ImageBank, MixtureGenerator, Strokes, UpsampleGenerator
 from mmdfad.models.objectives import L1Discrepancy
 
 with read_base():
@@ -14,6 +14,11 @@ with read_base():
 default_scope = 'mmpretrain'
 rounds = 300
 shape = dict(noise_dim=256, image_size=(32, 32), channels=1)
+procedural = dict(
+    type=MixtureGenerator,
+    generators=[dict(type=Strokes, **shape), dict(type=DeadLeaves, **shape)],
+    shares=[3, 1],
+)
 model.update(
     teacher=dict(
         cfg_path='mmpretrain::lenet/lenet5_mnist.py',
@@ -32,7 +37,7 @@ model.generator = dict(
     type=MixtureGenerator,
     generators=[
         dict(type=UpsampleGenerator, **shape, width=16),
-        dict(type=ImageBank, **shape, count=4096, fixed=True),
+        dict(type=ImageBank, **shape, count=4096, fixed=True, candidates=8, init=procedural),
     ],
     shares=[3, 1],
 )
