@@ -15,6 +15,8 @@ from .models import load, small_partner, smallest_images
 from .rounds import ROLES, check_export, run_checked
 
 _START_IMAGES = 4
+# Of which each is chosen among several.
+_BANK_IMAGES = 4
 
 
 def run_recipe(config: str, role: str, options: dict | None = None) -> str:
@@ -43,6 +45,10 @@ def run_recipe(config: str, role: str, options: dict | None = None) -> str:
     teacher, student, note = _pair(config, role, options, channels, classes)
     if settings['model'].get('start'):
         settings['model']['start']['images'] = _START_IMAGES
+    generator = settings['model']['generator']
+    for part in generator.get('generators', [generator.get('generator', {})]):
+        if 'count' in part:
+            part['count'] = _BANK_IMAGES
     distiller = AdversarialDistiller(teacher, student, **settings['model'])
     optim_wrapper = build_optim_wrapper(distiller, ConfigDict(settings['optim_wrapper']))
     learns = distiller.generator.learns and 'generation' in settings['model']
