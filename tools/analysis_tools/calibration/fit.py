@@ -103,6 +103,6 @@ def _plot(judged: Sequence[dict]) -> None:
         ends = np.array([[row['predicted'] - row['low'], row['high'] - row['predicted']] for row in own]).T.clip(0)
         truth = [row['truth'] for row in own]
         axis.errorbar(predicted, truth, xerr=ends, fmt='o', markersize=4, linewidth=0.5, label=teacher)
-    axis.legend(fontsize='small')
+    axis.legend(fontsize='small', loc='lower right')
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PLOT)
