@@ -225,7 +225,14 @@ def assert_exported(runner: Runner) -> None:
         assert torch.equal(exported(images), student.logits(images))
 
 
-@pytest.mark.parametrize('row', ROWS, ids=[f'{i}_{"-".join(row.values())}' for i, row in enumerate(ROWS)])
+# Every third row is one of `make test`, all others of `make test-slow`.
+@pytest.mark.parametrize(
+    'row',
+    [
+        pytest.param(row, id=f'{i}_{"-".join(row.values())}', marks=pytest.mark.slow if i % 3 else ())
+        for i, row in enumerate(ROWS)
+    ],
+)
 def test_a_pair_of_options_keeps_the_laws(row, tmp_path, teacher_checkpoints):
     torch.compiler.reset()
     cfg = config_of(row, teacher_checkpoints, str(tmp_path / 'whole'))
@@ -254,6 +261,7 @@ def test_a_pair_of_options_keeps_the_laws(row, tmp_path, teacher_checkpoints):
     assert_exported(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('task', FACTORS['task'])
 def test_accelerations_change_nothing(task, tmp_path, teacher_checkpoints):
     """Beyond rounding, alone and together."""

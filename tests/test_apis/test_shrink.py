@@ -35,6 +35,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('path', 'pixels'), FAMILIES.items(), ids=lambda value: str(value).rpartition('/')[2])
 def test_half_the_width_is_smaller_and_has_the_same_classes(path, pixels):
     teacher = plain_config(dict(cfg_path=path), 'teacher')

@@ -438,6 +438,7 @@ def test_checkpointed_parts_run_twice_in_a_step_with_gradients(tiny_cfg, role):
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fold', [True, False])
 def test_compiled_networks_compute_and_record_the_same(tiny_cfg, tmp_path, fold):
     """With the backend that needs no compiler. Without a fold, batch norm inputs are recorded in a compiled teacher."""
