@@ -59,7 +59,7 @@ def image_generator(
     what = 'dead leaves' if task.dense else 'strokes and dead leaves'
     if candidates > 1:
         bank['candidates'] = candidates
-        what += f', of each {candidates} the one that the teacher is surest of'
+        what += f', the one in {candidates} that the teacher is surest of'
     without = 'the teacher has no batch norm whose statistics tell what its training images were like'
     if images is Images.PROCEDURAL:
         choices.make('images', what, without)
