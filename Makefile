@@ -30,11 +30,11 @@ demo: setup
 	$(BIN)/python tools/demo.py --seed $(SEED)
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # Models of full size, builds of the wheel and the site, and long runs.
 test-slow: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
 
 # What only a GPU can show. `make test` skips these tests where there is none.
 test-gpu: setup
@@ -48,7 +48,7 @@ bench-gpu: setup
 
 # The same tests with OpenMMLab's own packages, in an environment of their own.
 test-upstream: $(UPSTREAM)/.ready
-	OMP_NUM_THREADS=1 $(UPSTREAM)/bin/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(UPSTREAM)/bin/python -m pytest --numprocesses auto --dist worksteal
 
 $(UPSTREAM)/.ready: setup.py pyproject.toml $(REQUIREMENTS)
 	test -x $(UPSTREAM)/bin/python || $(PYTHON) -m venv $(UPSTREAM)
