@@ -275,7 +275,9 @@ def test_other_teachers_without_batch_norm_get_an_adversary_and_procedural_image
     assert [o.type for o in cfg.model.generation] == [o.type for o in cfg.model.imitation] == ['mmdfad.L1Discrepancy']
     assert cfg.train_cfg.phases == [dict(name='imitation', steps=ils.STEPS, begin=0), dict(name='generation')]
     assert cfg.param_scheduler.generator == cfg.param_scheduler.student
-    assert any(line.startswith('images = 3 of an adversary to 1 of strokes and dead leaves, the one in') for line in reasons)
+    assert any(
+        line.startswith('images = 3 of an adversary to 1 of strokes and dead leaves, the one in') for line in reasons
+    )
     assert len({line.partition(' = ')[0] for line in reasons}) == len(reasons)
 
 
