@@ -29,7 +29,7 @@ IMAGES, DENSE_IMAGES = 256, 32
 BATCH, BATCH_PIXELS, LEAST_BATCH, WARMUP = 32, 32 * 32, 8, 16
 STEPS, LR, NOISE_LR, BETAS = 5, 2e-3, 1e-2, (0.5, 0.999)
 FLIP, SHIFT, SPECTRUM_WEIGHT = 0.5, 2, 0.02
-# Strokes for each dead leaves, and images of which one is chosen.
+# Three quarters of the procedural images are strokes, and the teacher chooses one image in eight.
 SHARES, CANDIDATES = (3, 1), 8
 
 

@@ -99,8 +99,8 @@ class ImageBank(Generator):
         self.low, self.high = (bound.to(self.pixels) for bound in space.bounds(self.channels))
         if self.candidates == 1:
             noise = torch.randn(len(self.pixels), self._init.value.noise_dim)
-            images = torch.cat([self._draw(part) for part in noise.split(CHUNK)])
-            self.pixels.copy_(images.clamp(self.low, self.high))
+            for pixels, part in zip(self.pixels.split(CHUNK), noise.split(CHUNK), strict=True):
+                pixels.copy_(self._draw(part).clamp(self.low, self.high))
 
     def bind_teacher(self, logits_of: Callable[[Tensor], Tensor]) -> None:
         self._logits_of = Shared(logits_of)
@@ -128,8 +128,9 @@ class ImageBank(Generator):
         count, init = len(self.pixels), self._init.value.to(self.pixels.device)
         # From the CPU, so that a seed gives the same images on all devices.
         draws = torch.Generator().manual_seed(int(self.seed))
-        sizes = torch.arange(self.candidates * count).split(CHUNK)
-        noises = (torch.randn(len(part), init.noise_dim, generator=draws) for part in sizes)
+        total = self.candidates * count
+        sizes = (min(CHUNK, total - start) for start in range(0, total, CHUNK))
+        noises = (torch.randn(size, init.noise_dim, generator=draws) for size in sizes)
         batches = (self._draw(noise.to(self.pixels)) for noise in noises)
         images = surest_images(batches, self._logits_of.value, count)
         self.pixels.copy_(images.clamp(self.low, self.high))

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import assert_same_state, run
+from mmengine.optim import OptimWrapper
 
 from mmdfad.models.generators import ImageBank, Strokes
 from mmdfad.models.generators.selection import surest_images
@@ -27,7 +28,7 @@ def chosen_plainly(images, logits, count):
 @pytest.mark.parametrize('size', [4, 7, 40])
 @pytest.mark.parametrize('count', [6, 16, 40])
 def test_as_many_of_each_label_whatever_the_batches(count, size):
-    """40 images, of which one label has few."""
+    """One label has only a few of the 40 images."""
     torch.manual_seed(0)
     logits = 3 * torch.randn(40, 4) + torch.tensor([2.0, 0.0, 0.0, -3.0])
     images = torch.arange(40.0).view(40, 1, 1, 1)
@@ -81,8 +82,6 @@ def test_a_bank_begins_with_the_surest_candidates():
 
 
 def _optim(bank):
-    from mmengine.optim import OptimWrapper
-
     return OptimWrapper(torch.optim.SGD(bank.parameters(), lr=1.0))
 
 

@@ -15,7 +15,7 @@ from .models import load, small_partner, smallest_images
 from .rounds import ROLES, check_export, run_checked
 
 _START_IMAGES = 4
-# Of which each is chosen among several.
+# Images in a bank. The teacher chooses each of them from several.
 _BANK_IMAGES = 4
 
 
