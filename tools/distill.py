@@ -21,7 +21,7 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
         '--student',
         required=True,
         help="the student's config; or a smaller teacher: auto:0.5 for half the width, auto:depth=0.5 for half the "
-        'blocks, auto:width=0.5,depth=0.5 for both; or auto, to see the sizes of these and end',
+        'blocks, auto:width=0.5,depth=0.5 for both; or auto, to print the sizes of these students and exit',
     )
     parser.add_argument(
         '--image-size', type=int, nargs=2, metavar=('H', 'W'), help="default: the size in the teacher's test pipeline"
@@ -30,10 +30,10 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
         '--method',
         choices=list(METHODS),
         default='ils',
-        help='ils (the default): images moved towards the statistics of the teacher, then a start by least squares, '
+        help='ils (the default): images fitted to the statistics of the teacher, then a start by least squares, '
         'then imitation; dfad: an adversarial generator, as in the paper',
     )
-    parser.add_argument('--minutes', type=float, help='choose as many images and rounds as fit into so many minutes')
+    parser.add_argument('--minutes', type=float, help='fit the images and rounds into this many minutes')
     parser.add_argument('--rounds', type=int, help="rounds to run; default: the method's")
     parser.add_argument('--batch-size', type=int, help="images in a step; default: the method's for that image size")
     parser.add_argument('--seed', type=int, default=0, help='seed of the run')

@@ -10,7 +10,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help="the distillation's config")
     parser.add_argument('checkpoint', help='a training checkpoint')
-    parser.add_argument('--out-dir', default='.', help='folder for student.py and student.pth; default: this one')
+    parser.add_argument('--out-dir', default='.', help='folder for student.py and student.pth; default: this folder')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='override settings of the config')
     return parser.parse_args()
 

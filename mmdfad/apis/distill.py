@@ -139,14 +139,14 @@ def choose_image_size(choices: Choices, teacher: Network, path: str, given: Size
         given (Size, optional): ``--image-size``.
 
     Raises:
-        DistillError: If nothing tells the size.
+        DistillError: If nothing gives the size.
     """
     if given is not None:
         return choices.make('image_size', as_pair(given, '--image-size'), '--image-size')
     found = training_size(teacher)
     if found is None:
         raise DistillError(
-            f'{path} does not tell the size of images: neither its test nor its training pipeline ends with a size, '
+            f'{path} does not give the image size: neither its test nor its training pipeline ends with a size, '
             'and its backbone has no img_size. Give --image-size HEIGHT WIDTH'
         )
     return choices.make('image_size', *found)

@@ -25,7 +25,7 @@ def training_size(teacher: Network) -> tuple[Size, str] | None:
 
     Returns:
         tuple[Size, str] | None: Height and width in pixels, and the reason. Sizes of segmentors are halved until they
-        are small enough to generate. None if the config does not tell the size.
+        are small enough to generate. None if the config does not give the size.
     """
     found = config_size(teacher)
     if found is None or teacher.logits.ndim == 2:

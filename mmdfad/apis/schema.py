@@ -66,8 +66,8 @@ def _check_top_level(cfg: dict) -> None:
         close = [] if key in known else difflib.get_close_matches(key, known, 1, _TYPO)
         if close:
             raise DistillError(
-                f'the config has {key}, which means nothing; did you mean {close[0]}? If it is a variable of your own, '
-                'choose a name that resembles no key'
+                f'the config has {key}, which is not a known key; did you mean {close[0]}? If it is a variable of '
+                'your own, choose a name that does not resemble a key'
             )
     for key in _REQUIRED:
         value = cfg.get(key)

@@ -68,7 +68,7 @@ class StudentSizes:
         shape = 'x'.join(map(str, self.image_shape))
         notes = [
             *(f'{flag}: {problem}' for flag, problem in self.problems.items()),
-            f"share: of the teacher's; latency: of one image of {shape}, {self.place}",
+            f'share: relative to the teacher; latency: of one image of {shape}, {self.place}',
         ]
         return '\n'.join([format_table(header, rows), *(f'  {note}' for note in notes)])
 

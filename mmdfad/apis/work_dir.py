@@ -37,7 +37,7 @@ def claimed_work_dir(work_dir: str | Path) -> Iterator[None]:
         lock = FileLock(Path(work_dir, '.lock')).acquire(timeout=0)
     except Timeout as error:
         raise DistillError(
-            f'another run is writing to the work directory {work_dir}. Wait for its end, or choose another with '
+            f'another run is writing to the work directory {work_dir}. Wait until it ends, or choose another with '
             '--work-dir'
         ) from error
     with lock:

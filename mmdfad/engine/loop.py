@@ -187,8 +187,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         sampler = self.dataloader.sampler
         if not skip_samples(sampler, self._batches_before(self._iter) * self.dataloader.batch_size):
             raise DistillError(
-                'train_dataloader.sampler must be able to skip what a resumed run has seen, as mmdfad.NoiseSampler '
-                f'does, but found {type(sampler).__name__}'
+                'train_dataloader.sampler must be able to skip what a resumed run has already used, as '
+                f'mmdfad.NoiseSampler does, but found {type(sampler).__name__}'
             )
         self.dataloader_iterator = new_iterator(self.dataloader)
 

@@ -55,8 +55,8 @@ def predict_agreement(probes: Mapping[str, float]) -> Prediction:
     rests = f'in {model["runs"]} runs with {model["teachers"]} other teachers'
     if high - low <= WIDEST:
         return Prediction(_share(score), low, high, f'{rests}, students like this one were in this range', {**probes})
-    why = 'the teacher has no batch norm, so little tells what its real images look like; ' * (kind != 'inverted')
-    return Prediction(None, low, high, f'{why}{rests}, students like this one differed as much', {**probes})
+    why = 'the teacher has no batch norm, so little is known about its real images; ' * (kind != 'inverted')
+    return Prediction(None, low, high, f'{why}{rests}, students like this one varied this much', {**probes})
 
 
 def kind_of(probes: Collection[str]) -> str:

@@ -71,7 +71,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     if real and real['agreement'] is not None:
         facts.append((percent(real['agreement']), 'same label, validation data', f'share of {report["unit"]}'))
     if generated:
-        images = f'{generated["count"]:,} images' + ', made to tell the two apart' * generated['adversarial']
+        images = f'{generated["count"]:,} images' + ', made so that the two disagree' * generated['adversarial']
         facts.append((percent(generated['agreement']), 'same label, generated images', images))
     if len(networks) == 2:
         for key, label in (('params', 'fewer parameters'), ('flops', 'fewer multiply-adds')):

@@ -34,7 +34,7 @@ def verdict(prediction: Prediction | None, generated: dict | None, real: dict | 
         return 'Teacher and student were not compared.'
     share, images = percent(generated['agreement']), f'{generated["count"]:,} generated images'
     what = images if unit == 'images' else f'the pixels of {images}'
-    hint = 'these were made to tell the two apart' if generated['adversarial'] else 'real ones are likely to give less'
+    hint = 'made so that the two disagree' if generated['adversarial'] else 'expect less on real images'
     said = f"the student gives the teacher's label to {share} of {what} ({hint})"
     return f'No prediction for real images is available: {said}.'
 

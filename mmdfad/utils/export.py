@@ -95,8 +95,8 @@ def student_files(folder: str | Path) -> tuple[Path, Path]:
     require_replaceable(config_file)
     if checkpoint_file.exists() and not config_file.exists():
         raise DistillError(
-            f'{checkpoint_file} would be overwritten, but without a student.py beside it, it is not of mmdfad; choose '
-            'another folder with --work-dir (or --out-dir), or move the file'
+            f'{checkpoint_file} would be overwritten, but without a student.py beside it, mmdfad did not write it; '
+            'choose another folder with --work-dir (or --out-dir), or move the file'
         )
     return config_file, checkpoint_file
 

@@ -145,7 +145,7 @@ def test_choices_for_large_images(tmp_path, tiny, teacher_checkpoints):
 
 
 def test_no_size_anywhere(tmp_path, tiny, teacher_checkpoint):
-    with pytest.raises(DistillError, match=r'teacher_\d.py does not tell the size .* Give --image-size HEIGHT WIDTH'):
+    with pytest.raises(DistillError, match=r'teacher_\d.py does not give the image size.* Give --image-size HEIGHT'):
         written(tmp_path, tiny('teacher', pixels=None), teacher_checkpoint, 'auto:0.5')
 
 

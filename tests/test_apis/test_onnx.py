@@ -354,7 +354,7 @@ def test_logits_that_overflow(net):
         (dict(image_size=(0, 8)), '--image-size must be a positive whole number or two'),
         (dict(order='gbr'), "--channel-order must be 'rgb' or 'bgr'"),
         (dict(opset=5), 'torch could not convert the graph to --opset 5, and wrote version 18; leave out --opset'),
-        (dict(cfg_options={'test_dataloader': None}), r'nothing in .* tells the size .* with --image-size H W'),
+        (dict(cfg_options={'test_dataloader': None}), r'does not give the image size; set it with --image-size H W'),
     ],
 )
 def test_wrong_settings(net, settings, message):

@@ -79,9 +79,9 @@ def test_two_ranks_stay_the_same_and_resume_exactly(eventful_cfg, tmp_path):
     cfg.train_dataloader.batch_size = 6
     train(cfg, 1)
     log = ''.join(path.read_text() for path in (tmp_path / 'parts').glob('*/*.log'))
-    assert 'Resuming with 1 rank(s) of batch 6 a run that had 2 of batch 4' in log
-    assert 'a step sees 6 images instead of 8; the noise continues at another place' in log
-    assert 'learning rates stay those of the checkpoint' in log
+    assert 'Resuming with 1 rank(s) of batch 6 instead of 2 of batch 4' in log
+    assert 'a step uses 6 images instead of 8; the noise continues at a different place' in log
+    assert 'learning rates stay as they are in the checkpoint' in log
     assert log.count('Resuming with') == 1
 
 

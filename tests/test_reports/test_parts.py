@@ -183,10 +183,10 @@ def shares(agreement, adversarial=False):
             r'94.1% of the images \(90% interval: 90.0% to 97.0%\)',
         ),
         ((Prediction(None, 0.7, 0.95, ''), None, None, 'pixels'), 'between 70.0% and 95.0% of the pixels'),
-        ((None, shares(0.5), None, 'images'), r'^No pred.*: .* 50.0% of 9 generated images \(real ones .* less'),
+        ((None, shares(0.5), None, 'images'), r'^No pred.*: .* 50.0% of 9 generated images \(expect less on real'),
         (
             (None, shares(0.5, adversarial=True), None, 'pixels'),
-            'the pixels of 9 generated images .*tell the two apart',
+            'the pixels of 9 generated images .*so that the two disagree',
         ),
         ((None, shares(0.5), dict(agreement=0.9), 'images'), '^On the validation data.* 90.0% of'),
         ((None, None, None, 'images'), 'not compared'),

@@ -150,7 +150,7 @@ def _imitation(choices: Choices, task: Task) -> list[dict]:
     except DistillError as error:
         choices.make('imitation', 'logits', f'without stages: {str(error).splitlines()[0]}')
         return [logits]
-    choices.make('imitation', 'logits and stages', 'the outputs of stages say more of an image than its label')
+    choices.make('imitation', 'logits and stages', 'stage outputs say more about an image than its label does')
     return [logits, stages]
 
 
@@ -230,7 +230,7 @@ def _explain(
     imitation = recipe.imitation * _round_seconds(cost, images is Images.INVERTED)
     parts = f'{making:.0f} s for the images, {start:.0f} s for the start, {imitation:.0f} s for imitation'
     minutes = f'{(making + start + imitation) / 60:.1f} minutes'
-    choices.make('expected time', minutes, f'{parts}, by a timed step of each {cost.place}; validation comes on top')
+    choices.make('expected time', minutes, f'{parts}, by a timed step of each {cost.place}; validation is extra')
 
 
 def _schedule(task: Task, recipe: Recipe, images: Images) -> dict:

@@ -59,8 +59,8 @@ def image_generator(
     what = 'dead leaves' if task.dense else 'strokes and dead leaves'
     if candidates > 1:
         bank['candidates'] = candidates
-        what += f', the one in {candidates} that the teacher is surest of'
-    without = 'the teacher has no batch norm whose statistics tell what its training images were like'
+        what += f' (one in {candidates}, chosen by the confidence of the teacher)'
+    without = 'the teacher has no batch norm statistics that describe its training images'
     if images is Images.PROCEDURAL:
         choices.make('images', what, without)
         return dict(type='mmdfad.AugmentedGenerator', generator=bank, flip=FLIP, shift=_shift(task))

@@ -81,7 +81,7 @@ def to_onnx(graph: Graph, images: Tensor, opset: int | None = None, any_size: bo
     if opset not in (None, opset_of(proto)):
         raise DistillError(
             f'torch could not convert the graph to --opset {opset}, and wrote version {opset_of(proto)}; leave out '
-            '--opset, or choose a version that is nearer'
+            '--opset, or choose a closer version'
         )
     _strip(proto)
     return proto

@@ -181,7 +181,7 @@ def _image_size(network: Network, config: str, image_size: Size | None) -> Size:
         return as_pair(image_size, '--image-size')
     found = config_size(network)
     if found is None:
-        raise DistillError(f'nothing in {config} tells the size of the images; give it with --image-size H W')
+        raise DistillError(f'{config} does not give the image size; set it with --image-size H W')
     return found[0]
 
 

@@ -63,7 +63,7 @@ class LoadedPixels:
 
     def __str__(self) -> str:
         parts = (', '.join(f'{v:.0f}' for v in values) for values in (self.mean, self.std))
-        return 'mean ({}) and standard deviation ({})'.format(*parts)
+        return 'a mean of ({}) and a standard deviation of ({})'.format(*parts)
 
 
 def check_pixels(teacher: Network, images: Tensor) -> list[str]:
@@ -108,8 +108,8 @@ def _of_scale(found: TrainingPixels, space: PixelSpace, loaded: LoadedPixels) ->
     name = min(candidates, key=lambda name: candidates[name].distance)
     mean, std = USUAL[name]
     text = (
-        f'the data_preprocessor of the teacher has mean={_numbers(space.mean)} and std={_numbers(space.std)}. By these '
-        f'settings, the teacher was trained on pixels of {loaded}, in units of 0..255. No images have such pixels'
+        f'the data_preprocessor of the teacher has mean={_numbers(space.mean)} and std={_numbers(space.std)}. If these '
+        f'are right, its training pixels had {loaded}, on a scale of 0 to 255. No real images have such pixels'
     )
     if candidates[name].plausible:
         text += f'. The usual setting that fits best is mean={list(mean)}, std={list(std)} ({name})'

@@ -172,8 +172,9 @@ def _explain_phases(before: list[str] | None, now: list[str], logger: logging.Lo
     """Warn of other phases."""
     if before is not None and before != now:
         logger.warning(
-            f'Resuming with other phases (train_cfg.phases: {"; ".join(now)}) than before ({"; ".join(before)}). The '
-            'noise continues at another place in its stream, so the result differs from that of an uninterrupted run.'
+            f'Resuming with different phases: {"; ".join(now)}. Before, train_cfg.phases had: {"; ".join(before)}. '
+            'The noise continues at a different place in its stream, so the result differs from that of an '
+            'uninterrupted run.'
         )
 
 
@@ -185,14 +186,14 @@ def _explain_ranks(before: dict[str, int] | None, now: dict[str, int], logger: l
     changes = ['random numbers within a round (of dropout, for example) differ']
     if total_before != total_now:
         changes += [
-            f'a step sees {total_now} images instead of {total_before}',
-            'the noise continues at another place in its stream',
-            'learning rates stay those of the checkpoint, also with auto_scale_lr',
+            f'a step uses {total_now} images instead of {total_before}',
+            'the noise continues at a different place in its stream',
+            'learning rates stay as they are in the checkpoint, even with auto_scale_lr',
         ]
     if before['batch_size'] != now['batch_size']:
-        changes.append('batch norm that is not synchronised normalises over another number of images')
+        changes.append('batch norm that is not synchronised normalises over a different number of images')
     logger.warning(
-        f'Resuming with {now["world_size"]} rank(s) of batch {now["batch_size"]} a run that had {before["world_size"]} '
-        f'of batch {before["batch_size"]}. The result will differ from that of a run without interruption: '
+        f'Resuming with {now["world_size"]} rank(s) of batch {now["batch_size"]} instead of {before["world_size"]} '
+        f'of batch {before["batch_size"]}. The result will differ from that of an uninterrupted run: '
         f'{"; ".join(changes)}.'
     )

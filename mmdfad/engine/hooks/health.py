@@ -161,7 +161,7 @@ class TrainingHealthHook(Hook):
                 self.patience,
                 f'the teacher gives nearly all generated images the same label (class_entropy '
                 f'{found["class_entropy"]:.3g} of 1), so the student learns no other class. {generator_remedy} '
-                'BalancePrior, or a ReplayGenerator, bring the other classes back.',
+                'BalancePrior or a ReplayGenerator can bring the other classes back.',
             ),
             (
                 'student',

@@ -148,8 +148,8 @@ def pair_stages(teacher: list[Stage], student: list[Stage], named: bool) -> list
     if not pairs:
         sides = (', '.join(f'{s.name} (stride {s.stride})' for s in side) or 'none' for side in (teacher, student))
         raise DistillError(
-            'StageImitation finds no stages that belong together. The teacher has {}; the student has {}. Set its '
-            'teacher_stages and student_stages, as many names each'.format(*sides)
+            'StageImitation found no matching stages. The teacher has {}; the student has {}. Set its teacher_stages '
+            'and student_stages to lists of the same length'.format(*sides)
         )
     if named or not alike:
         return pairs

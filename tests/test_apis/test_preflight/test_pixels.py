@@ -134,8 +134,8 @@ def test_other_scales_are_found(trained, name, flips):
 def test_what_is_said_of_a_scale(trained):
     found = read_training_pixels(trained(normalised(loaded(), space('pixels in [0, 1]'))), torch.randn(2, 3, *SIZE))
     (said,) = judge_pixels(found, space('pixels in [0, 255]'))
-    assert said.startswith('the data_preprocessor of the teacher has mean=[0.0] and std=[1.0]. By these settings, the ')
-    assert 'the teacher was trained on pixels of mean (0, 0, 0) and standard deviation (0, 0, 0)' in said
+    assert said.startswith('the data_preprocessor of the teacher has mean=[0.0] and std=[1.0]. If these are ')
+    assert 'its training pixels had a mean of (0, 0, 0) and a standard deviation of (0, 0, 0)' in said
     assert 'The usual setting that fits best is mean=[0.0], std=[255.0] (pixels in [0, 1])' in said
 
 

@@ -208,8 +208,8 @@ def test_another_batch_is_explained(bare_cfg, tmp_path):
     run(bare_cfg, train_cfg__max_iters=2)
     run(bare_cfg, resume=True, train_cfg__max_iters=3, train_dataloader__batch_size=6)
     log = ''.join(path.read_text() for path in (tmp_path / 'run').glob('*/*.log'))
-    assert 'Resuming with 1 rank(s) of batch 6 a run that had 1 of batch 8' in log
-    assert 'a step sees 6 images instead of 8; the noise continues at another place in its stream' in log
+    assert 'Resuming with 1 rank(s) of batch 6 instead of 1 of batch 8' in log
+    assert 'a step uses 6 images instead of 8; the noise continues at a different place in its stream' in log
     assert log.count('Resuming with') == 1
 
 
