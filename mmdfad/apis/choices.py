@@ -76,13 +76,13 @@ class Task:
 
 
 def has_batch_norms(network: Network) -> bool:
-    """Whether a network has batch norms, whose statistics tell what its training images were like."""
+    """Whether a network has batch norms, whose statistics describe its training images."""
     return any(isinstance(m, _BatchNorm) for m in network.logits.modules())
 
 
-def has_layer_norms(network: Network) -> bool:
-    """Whether a network has layer norms, as transformers do."""
-    return any(isinstance(m, nn.LayerNorm) for m in network.logits.modules())
+def layer_norms(network: Network) -> list[nn.LayerNorm]:
+    """The layer norms of a network. Transformers have some."""
+    return [m for m in network.logits.modules() if isinstance(m, nn.LayerNorm)]
 
 
 def noise_settings(batch_size: int) -> dict:

@@ -65,18 +65,18 @@ def measure_cost(task: Task, model: dict, optim_wrapper: dict, batch_size: int) 
         torch.accelerator.reset_peak_memory_stats()
     with counting('timing: steps', 3) as advance:
         if distiller.generator.learns and 'generation' in model:
-            generation = _median_seconds(lambda: distiller.generation_step(noise, optim['generator']), device)
+            generation = median_seconds(lambda: distiller.generation_step(noise, optim['generator']), device)
         advance()
-        imitation = _median_seconds(lambda: distiller.imitation_step(noise, optim['student']), device)
+        imitation = median_seconds(lambda: distiller.imitation_step(noise, optim['student']), device)
         advance()
         with torch.no_grad(), evaluating(distiller):
             images = distiller.generator.sample(noise.to(device)).float()
-            forward = _median_seconds(lambda: (distiller.teacher(images), distiller.student(images)), device)
+            forward = median_seconds(lambda: (distiller.teacher(images), distiller.student(images)), device)
         advance()
     return Cost(generation, imitation, forward, place_of(device), _peak_memory(device))
 
 
-def _median_seconds(call: Callable[[], object], device: torch.device) -> float:
+def median_seconds(call: Callable[[], object], device: torch.device) -> float:
     """Median seconds of some calls, after one to warm up. Long ones are timed once."""
     call()
     seconds: list[float] = []

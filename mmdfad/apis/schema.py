@@ -21,9 +21,9 @@ from mmdfad.utils.signature import check_arguments, did_you_mean
 
 from .config_part import check_number, check_part, find_type, require_dict
 
-# What a distillation cannot do without.
 # What an ImageBank gives to its init.
 _SHAPE = ('noise_dim', 'image_size', 'channels')
+# What a distillation cannot do without.
 _REQUIRED = ('model', 'train_cfg', 'train_dataloader', 'optim_wrapper')
 _LOADER_KEYS = ('dataset', 'sampler', 'batch_sampler', 'collate_fn', 'worker_init_fn', 'num_batch_per_epoch')
 # Of mmengine's DefaultOptimWrapperConstructor, whose arguments do not name them.

@@ -124,6 +124,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
 
     def begin(self) -> None:
         """Prepare the first round."""
+        with self.stopwatch.timing('generation'):
+            self.distiller.prepare()
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         self.record.save()

@@ -55,7 +55,7 @@ def predict_agreement(probes: Mapping[str, float]) -> Prediction:
     rests = f'in {model["runs"]} runs with {model["teachers"]} other teachers'
     if high - low <= WIDEST:
         return Prediction(_share(score), low, high, f'{rests}, students like this one were in this range', {**probes})
-    why = 'the teacher has no batch norm, so little is known about its real images; ' * (kind != 'inverted')
+    why = 'without batch norm statistics of the teacher, little is known about its real images; ' * (kind != 'inverted')
     return Prediction(None, low, high, f'{why}{rests}, students like this one varied this much', {**probes})
 
 

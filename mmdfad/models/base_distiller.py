@@ -41,9 +41,6 @@ class BaseDistiller(BaseModel):
         self.student.take_pixels_of(teacher)
         self.generator = generator
         self.generator.bind_pixels(teacher.pixel_space)
-        for part in self.generator.modules():
-            if isinstance(part, Generator):
-                part.bind_teacher(self._teacher_logits)
         self.val_agreement = val_agreement
         self._probes: Shared[Probes | None] = Shared(None)
 
@@ -52,9 +49,11 @@ class BaseDistiller(BaseModel):
         """Network: The frozen teacher, with exactly the weights of its checkpoint."""
         return self._teacher.value
 
-    @torch.no_grad()
-    def _teacher_logits(self, images: Tensor) -> Tensor:
-        return self.teacher(images).logits
+    def prepare(self) -> None:
+        """Let the generator prepare for the first round, with the help of the teacher. The loop calls it."""
+        for part in self.generator.modules():
+            if isinstance(part, Generator):
+                part.prepare(self.teacher.predict)
 
     @cached_property
     def teacher_record(self) -> dict[str, str | None]:

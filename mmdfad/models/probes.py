@@ -25,7 +25,7 @@ SEED = 2**63 - 2
 NOISE_DIM = 256
 # Classifiers give one label an image, segmentors many.
 IMAGES, DENSE_IMAGES = 256, 32
-# Images of each inversion: so many of so many pixels, and fewer of larger ones; and updates whose images are not kept.
+# Images at once: so many of so many pixels, and fewer of larger ones; and updates whose images are not kept.
 BATCH, BATCH_PIXELS, LEAST_BATCH, WARMUP = 32, 32 * 32, 8, 16
 STEPS, LR, NOISE_LR, BETAS = 5, 2e-3, 1e-2, (0.5, 0.999)
 FLIP, SHIFT, SPECTRUM_WEIGHT = 0.5, 2, 0.02
@@ -38,13 +38,13 @@ class Probes:
 
     ============  =======================================================================
     ``inverted``  a decoder of its own makes them for the teacher's batch norm statistics
-    ``sure``      strokes and dead leaves that the teacher is surest of
+    ``sure``      strokes and dead leaves that the teacher is most confident about
     ``leaves``    dead leaves, which are far from these
     ============  =======================================================================
 
     All teachers have ``leaves``. Those with batch norm have ``inverted``, unless their weights are split over several
-    ranks. Other classifiers have ``sure``. The images are a function of the teacher. They are made when they are first
-    asked for.
+    ranks. Classifiers without batch norm have ``sure``, unless they are multi-label. The images are a function of the
+    teacher. They are made when they are first asked for.
 
     Args:
         teacher (Network): The teacher.
@@ -64,11 +64,12 @@ class Probes:
         sets = {}
         with torch.random.fork_rng(devices=[] if device.type == 'cpu' else [device]):
             torch.manual_seed(SEED)
-            if has_statistics(self.teacher) and not self.teacher.shard:
+            statistics, logits = has_statistics(self.teacher), self.teacher.logits
+            if statistics and not self.teacher.shard:
                 # A compiled teacher would not call hooks that are new to it.
                 with torch.enable_grad(), torch.compiler.set_stance('force_eager'):
                     sets['inverted'] = self._invert(device)
-            elif self.teacher.logits.ndim == 2:
+            elif not statistics and logits.ndim == 2 and not logits.multi_label:
                 sets['sure'] = self._choose(device)
             sets['leaves'] = self._draw(DeadLeaves(**self.shape), device)
         return sets
@@ -78,16 +79,19 @@ class Probes:
         return generator.sample(self._noise(0, self.count).to(device)).cpu()
 
     def _choose(self, device: torch.device) -> Tensor:
-        """Of eight procedural images each the one that the teacher is surest of."""
+        """Procedural images, of eight each the one that the teacher is most confident about."""
         generators = [Strokes(**self.shape), DeadLeaves(**self.shape)]
         source = MixtureGenerator(generators, SHARES).to(device)
         source.bind_pixels(self.teacher.pixel_space)
-        noises = (self._noise(i * self.count, self.count).to(device) for i in range(CANDIDATES))
+        total, size = CANDIDATES * self.count, self._batch_size()
+        noises = (self._noise(start, min(size, total - start)) for start in range(0, total, size))
+        batches = (source.sample(noise.to(device)) for noise in noises)
         with torch.no_grad():
-            chosen = surest_images(
-                (source.sample(noise) for noise in noises), lambda images: self.teacher(images).logits, self.count
-            )
-        return chosen.cpu()
+            return surest_images(batches, self.teacher.predict, self.count).cpu()
+
+    def _batch_size(self) -> int:
+        area = math.prod(self.shape['image_size'])
+        return max(LEAST_BATCH, min(BATCH, BATCH * BATCH_PIXELS // area))
 
     def _noise(self, start: int, count: int) -> Tensor:
         return NoiseDataset(NOISE_DIM, SEED).__getitems__(range(start, start + count))
@@ -97,8 +101,7 @@ class Probes:
 
         It is the inversion of :class:`~mmdfad.models.InversionPool`, on one rank alone.
         """
-        area = math.prod(self.shape['image_size'])
-        batch = max(LEAST_BATCH, min(BATCH, BATCH * BATCH_PIXELS // area))
+        batch = self._batch_size()
         decoder = DecoderGenerator(**self.shape, upsamplings=upsamplings(self.shape['image_size'])).to(device)
         decoder.bind_pixels(self.teacher.pixel_space)
         outer = torch.optim.Adam(decoder.parameters(), lr=LR, betas=BETAS)

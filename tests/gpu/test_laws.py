@@ -82,16 +82,25 @@ def test_ranks_over_nccl(tmp_path, teacher_checkpoint, world_size):
     """Law 6: ranks with a share of the batch each give the weights of one process with the whole batch."""
     if torch.cuda.device_count() < world_size:
         pytest.skip(f'needs {world_size} GPUs')
+    # Batch norm in train mode would couple the images of a batch.
+    config = tmp_path / 'uncoupled.py'
+    config.write_text(
+        f"_base_ = '{TINY}'\ncustom_hooks = [dict(type='mmdfad.FreezeNorms')]\n"
+        "custom_imports = dict(imports=['mmdfad', 'test_models.test_distributed'])\n"
+    )
     torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={world_size}']
     states = []
     for name, prefix, ranks in (('one', [], 1), ('ranks', torchrun, world_size)):
-        command = [sys.executable, *prefix, str(ROOT / 'tools/train.py'), str(TINY), '--no-validate']
+        command = [sys.executable, *prefix, str(ROOT / 'tools/train.py'), str(config), '--no-validate']
         command += ['--launcher', 'pytorch'] if prefix else []
         options = [f'model.teacher.checkpoint={teacher_checkpoint}', 'train_cfg.max_iters=2']
         options += [f'train_dataloader.batch_size={8 // ranks}', 'default_hooks.report.predict=False']
         options += ['optim_wrapper.amp_dtype=float32', 'randomness.deterministic=True']
         command += ['--work-dir', str(tmp_path / name), '--cfg-options', *options]
-        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])}
+        environment = {
+            **os.environ,
+            'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests'), os.environ.get('PYTHONPATH', '')]),
+        }
         result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr[-3000:]
         states.append(torch.load(tmp_path / name / 'student.pth', map_location='cpu')['state_dict'])

@@ -1,5 +1,6 @@
 """The default method of ``write_distillation``: inversion and least squares."""
 
+import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -8,12 +9,14 @@ import torch
 from conftest import ROOT, TINY_SEG, build_runner
 from mmengine.config import Config
 from tiny_configs import SWIN, save_untrained, write_tiny
+from torch import nn
 
 from mmdfad.apis import write_distillation
 from mmdfad.apis.choices import Choices, Task
 from mmdfad.apis.cost import Cost, measure_cost
 from mmdfad.apis.methods import ils, ils_images
 from mmdfad.models.build import build_network
+from mmdfad.models.pixels import PixelSpace
 from mmdfad.utils import DistillError
 from test_apis.test_distill import LENET, learning_rates
 
@@ -255,7 +258,7 @@ def test_transformers_imitate_on_procedural_images(tmp_path, tiny):
     assert cfg.param_scheduler.generator == []
     assert cfg.optim_wrapper.student.optimizer.type == 'AdamW'
     assert not any(line.startswith('rounds of images') for line in reasons)
-    assert any(line.startswith('images = strokes and dead leaves, the one in 8 ') for line in reasons)
+    assert any(line.startswith('images = strokes and dead leaves (one in 8, chosen by ') for line in reasons)
     assert len({line.partition(' = ')[0] for line in reasons}) == len(reasons)
 
 
@@ -276,7 +279,7 @@ def test_other_teachers_without_batch_norm_get_an_adversary_and_procedural_image
     assert cfg.train_cfg.phases == [dict(name='imitation', steps=ils.STEPS, begin=0), dict(name='generation')]
     assert cfg.param_scheduler.generator == cfg.param_scheduler.student
     assert any(
-        line.startswith('images = 3 of an adversary to 1 of strokes and dead leaves, the one in') for line in reasons
+        line.startswith('images = 3 of an adversary to 1 of strokes and dead leaves (one in 8, ') for line in reasons
     )
     assert len({line.partition(' = ')[0] for line in reasons}) == len(reasons)
 
@@ -373,8 +376,34 @@ def test_minutes_of_dfad_decide_its_rounds(tmp_path, tiny, teacher_checkpoint):
 
 @pytest.mark.parametrize(('minutes', 'expected'), [(None, ils.CANDIDATES), (1000, ils.CANDIDATES), (0.001, 1)])
 def test_candidates_take_a_share_of_the_time(minutes, expected):
+    def predict(images):
+        assert images.shape == (4, 1, 8, 8)
+        time.sleep(0.01)
+
     settings = dict(noise_dim=8, image_size=(8, 8), channels=1)
-    task = SimpleNamespace(image_settings=settings, dense=False, minutes=minutes)
-    candidates, seconds = ils._candidates(task, Cost(0, 1, 0.01, '', 0), 4)
+    space = PixelSpace(torch.zeros(1).double(), torch.ones(1).double(), False)
+    teacher = SimpleNamespace(pixel_space=space, predict=predict)
+    task = SimpleNamespace(image_settings=settings, dense=False, minutes=minutes, size=(8, 8), teacher=teacher)
+    candidates, seconds = ils._candidates(task, 4)
     assert candidates == expected
     assert seconds >= candidates * ils_images.BANK_BATCHES * 0.01
+
+
+def test_large_images_are_few():
+    task = SimpleNamespace(image_settings=dict(channels=3), size=(1024, 1024))
+    assert ils_images.bank_images(task, 8, ils_images.BANK_BATCHES) == 2**30 // (4 * 3 * 1024**2) == 85
+
+
+def test_several_labels_have_no_one_confidence(tmp_path, tiny):
+    head = dict(_delete_=True, type='MultiLabelLinearClsHead', num_classes=5, in_channels=16)
+    teacher = tiny('teacher', pixels=32, backbone=SWIN, head=head)
+    weights = save_untrained(teacher, tmp_path / 'swin.pth')
+    cfg, _ = written(tmp_path, teacher, weights, teacher, rounds=1, batch_size=4)
+    assert 'candidates' not in cfg.model.generator.generator
+
+
+@pytest.mark.parametrize(('width', 'expected'), [(16, 5e-3), (32, 5e-3), (384, 4.2e-4)])
+def test_wide_transformers_learn_more_slowly(width, expected):
+    student = SimpleNamespace(logits=nn.Sequential(nn.LayerNorm(8), nn.LayerNorm(width)))
+    found = ils._optimizer(Choices(), SimpleNamespace(student=student), ils_images.Images.PROCEDURAL, related=True)
+    assert found['optimizer']['lr'] == expected

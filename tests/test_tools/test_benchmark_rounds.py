@@ -83,6 +83,15 @@ def test_two_checkouts_take_turns(other_checkout, tmp_path):
         assert 0 < times['this_minimum'] <= times['this_median']
 
 
+def test_batch_sizes_that_are_not_used_are_refused(tmp_path):
+    for size, message in ((4, 'leave out --batch-size'), (0, '--batch-size must be a positive number, but found 0')):
+        done = call(
+            'analysis_tools/benchmark_rounds.py', '--pair', 'lenet', '--batch-size', size, '--against', tmp_path
+        )
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
 def test_a_checkout_that_cannot_run_is_explained(tmp_path):
     def error_of(checkout):
         done = call('analysis_tools/benchmark_rounds.py', '--pair', 'lenet', '--against', checkout)

@@ -21,14 +21,24 @@ class Rates(Hook):
         self.found.append([rates[f'{name}.lr'][0] for name in ('student', 'generator')])
 
 
-def test_rates_are_those_of_the_run(tiny_cfg):
-    tiny_cfg.param_scheduler = dict(
-        student=[
-            dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=2),
-            dict(type='CosineAnnealingLR', by_epoch=False, begin=2, end=5),
-        ],
-        generator=[dict(type='MultiStepLR', by_epoch=False, milestones=[3])],
-    )
+COSINE = dict(type='CosineAnnealingLR', by_epoch=False)  # to the last round, which is not named
+STEPS = dict(type='MultiStepLR', by_epoch=False, milestones=[3])
+WARM_UP = dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=2)
+
+
+@pytest.mark.parametrize(
+    'schedulers',
+    [
+        None,
+        COSINE,
+        [WARM_UP, COSINE | dict(begin=2)],
+        dict(student=[WARM_UP, COSINE | dict(begin=2, end=5)], generator=STEPS),
+        dict(student=COSINE, generator=[]),
+    ],
+)
+def test_rates_are_those_of_the_run(tiny_cfg, schedulers):
+    tiny_cfg.param_scheduler = schedulers
+    tiny_cfg.optim_wrapper.generator.optimizer = dict(type='Adam')  # its default rate
     tiny_cfg.train_cfg.max_iters = 5
     tool = runpy.run_path(str(ROOT / 'tools' / TOOL))
     drawn = [tool['learning_rates'](tiny_cfg, name) for name in ('student', 'generator')]

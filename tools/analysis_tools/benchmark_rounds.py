@@ -45,7 +45,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--against', type=Path, metavar='CHECKOUT', help='compare with another checkout of mmdfad')
     parser.add_argument('--json', type=Path, help='file for the results')
     parser.add_argument('--seed', type=int, default=0, help='seed of the weights, the noise and the order of the ways')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.batch_size is not None and args.batch_size < 1:
+        parser.error(f'--batch-size must be a positive number, but found {args.batch_size}')
+    if args.batch_size is not None and args.against:
+        parser.error('--against times the default batch of the pair; leave out --batch-size')
+    return args
 
 
 def machine() -> dict[str, object]:

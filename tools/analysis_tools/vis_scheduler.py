@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from mmdfad.apis import CfgOptions, check_settings, is_distillation, merge_options
 from mmdfad.engine.optim import LEARNERS
-from mmdfad.registry import PARAM_SCHEDULERS
+from mmdfad.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from mmdfad.utils import DistillError, readable_errors
 from mmdfad.utils.config import read_config
 
@@ -27,9 +27,10 @@ def parse_args() -> argparse.Namespace:
 
 def learning_rates(cfg: Config, learner: str) -> list[float]:
     """The learning rate in each round of a network, ``'student'`` or ``'generator'``."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=cfg.optim_wrapper[learner].optimizer.lr)
-    settings = (cfg.get('param_scheduler') or {}).get(learner, [])
-    schedulers = [PARAM_SCHEDULERS.build(dict(s), default_args=dict(optimizer=optimizer)) for s in settings]
+    parameter = torch.zeros(1, requires_grad=True)
+    optimizer = OPTIMIZERS.build(dict(cfg.optim_wrapper[learner].optimizer), default_args=dict(params=[parameter]))
+    given = dict(optimizer=optimizer, end=cfg.train_cfg.max_iters)
+    schedulers = [PARAM_SCHEDULERS.build(dict(s), default_args=given) for s in scheduler_settings(cfg, learner)]
     rates = []
     for _ in range(cfg.train_cfg.max_iters):
         rates.append(optimizer.param_groups[0]['lr'])
@@ -37,6 +38,14 @@ def learning_rates(cfg: Config, learner: str) -> list[float]:
         for scheduler in schedulers:
             scheduler.step()
     return rates
+
+
+def scheduler_settings(cfg: Config, learner: str) -> list[dict]:
+    """The schedulers of a network. One or several without a name are those of both, as in mmengine's Runner."""
+    found = cfg.get('param_scheduler') or []
+    if isinstance(found, dict) and 'type' not in found:
+        found = found[learner]
+    return [found] if isinstance(found, dict) else list(found)
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from ..choices import (
     Task,
     decay_settings,
     has_batch_norms,
-    has_layer_norms,
     hook_settings,
+    layer_norms,
     noise_settings,
 )
 from ..cost import explain_memory, measure_cost
@@ -129,7 +129,7 @@ def _phases(choices: Choices, task: Task) -> list[dict]:
 
 
 def _optimizer(choices: Choices, student: Network) -> dict:
-    if has_layer_norms(student):
+    if layer_norms(student):
         reason = 'the student has layer norms, as transformers do, and SGD does worse on these'
         return dict(type=choices.make('optimizer', 'AdamW', reason), lr=1e-3, weight_decay=0.05)
     reason = "the paper's, with clipped gradients and cosine decay, so that the last student is a good one"

@@ -21,10 +21,10 @@ from mmdfad.models.parts import build_part
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating
 
-from ..choices import Choices, Task, decay_settings, has_layer_norms, hook_settings, noise_settings
-from ..cost import Cost, explain_memory, measure_cost, seconds_of
+from ..choices import Choices, Task, decay_settings, hook_settings, layer_norms, noise_settings
+from ..cost import Cost, explain_memory, measure_cost, median_seconds
 from .dfad import adversarial_objective
-from .ils_images import BANK_BATCHES, POOL_STEPS, Images, bytes_kept, image_generator, procedural
+from .ils_images import BANK_BATCHES, POOL_STEPS, Images, bank_images, bytes_kept, image_generator, procedural
 
 # Images in a step: so many of so many pixels, and fewer of larger ones.
 SMALL_BATCH, LARGE_BATCH, LEAST_BATCH = (64, 32 * 32), (16, 96 * 128), 8
@@ -47,8 +47,9 @@ INVERTER, ADVERSARY = dict(type='Adam', lr=2e-3, betas=(0.5, 0.999)), dict(type=
 SPECTRUM_WEIGHT, STAGES_WEIGHT = 0.02, 6.0
 # On CamVid, .05 lost again what the student had learned.
 SGD, DENSE_LR = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-4), 0.02
-# Transformers need a high learning rate and a warm-up of this share of their rounds.
-ADAMW, ADAMW_WARM_UP = dict(type='AdamW', lr=2e-3, weight_decay=0.05), 0.1
+# Transformers need a high learning rate, and a warm-up of this share of their rounds. The rate was measured at this
+# width. It is lower for wider ones (Tensor Programs V, arXiv 2203.03466).
+ADAMW, ADAMW_WIDTH, ADAMW_WARM_UP = dict(type='AdamW', lr=5e-3, weight_decay=0.05), 32, 0.1
 # On CamVid, SGD took a MobileNetV2 hardly anywhere.
 FROM_SCRATCH, FROM_SCRATCH_MAX_NORM = dict(type='AdamW', lr=1e-3, weight_decay=0.01), 5.0
 MAX_NORM = 0.5
@@ -98,7 +99,9 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     )
     cost = measure_cost(task, model, optim_wrapper, batch_size)
     start = passes * START_IMAGES / batch_size * cost.forward
-    candidates, selection = (1, 0.0) if inverts or task.dense else _candidates(task, cost, batch_size)
+    # Several labels of an image have no one confidence, and strokes were not tried for segmentors.
+    chooses = not inverts and not task.dense and not task.teacher.logits.multi_label
+    candidates, selection = _candidates(task, batch_size) if chooses else (1, 0.0)
     recipe = choose_recipe(task, cost, start + selection, inverts)
     batches = recipe.images if inverts else BANK_BATCHES
     model['generator'] = image_generator(choices, task, images, batch_size, batches, candidates)
@@ -157,9 +160,11 @@ def _imitation(choices: Choices, task: Task) -> list[dict]:
 def _optimizer(choices: Choices, task: Task, images: Images, related: bool) -> dict:
     """The student's optimizer, with clipped gradients. ``related`` says if the student is a version of its teacher."""
     reason = 'with clipped gradients and a decaying learning rate, so that the last student is a good one'
-    if has_layer_norms(task.student):
-        choices.make('optimizer', 'AdamW', f'the student has layer norms; {reason}')
-        return dict(optimizer=ADAMW, clip_grad=dict(max_norm=FAST_MAX_NORM))
+    if layer_norms(task.student):
+        width = max(norm.normalized_shape[-1] for norm in layer_norms(task.student))
+        lr = float(f'{ADAMW["lr"] * min(1.0, ADAMW_WIDTH / width):.1e}')
+        choices.make('optimizer', 'AdamW', f'the student has layer norms, at most {width} wide; {reason}')
+        return dict(optimizer=ADAMW | dict(lr=lr), clip_grad=dict(max_norm=FAST_MAX_NORM))
     if not related:
         choices.make('optimizer', 'AdamW', f'the student starts from its own weights and has much to learn; {reason}')
         return dict(optimizer=FROM_SCRATCH, clip_grad=dict(max_norm=FROM_SCRATCH_MAX_NORM))
@@ -199,12 +204,15 @@ def _round_seconds(cost: Cost, inverts: bool) -> float:
     return STEPS * cost.imitation + (0.0 if inverts else cost.generation)
 
 
-def _candidates(task: Task, cost: Cost, batch_size: int) -> tuple[int, float]:
+@torch.no_grad()
+def _candidates(task: Task, batch_size: int) -> tuple[int, float]:
     """How many procedural images to draw for each one that is kept, and seconds until these are chosen."""
     device = torch.device(get_device())
-    source = build_part(procedural(task), 'model.generator.init', Generator)
+    source = build_part(procedural(task), 'model.generator.init', Generator).to(device)
+    source.bind_pixels(task.teacher.pixel_space)
     noise = torch.randn(batch_size, source.noise_dim, device=device)
-    each = BANK_BATCHES * (cost.forward + seconds_of(lambda: source.sample(noise), device))
+    seconds = median_seconds(lambda: task.teacher.predict(source.sample(noise)), device)
+    each = bank_images(task, batch_size, BANK_BATCHES) / batch_size * seconds
     if task.minutes is None:
         return CANDIDATES, CANDIDATES * each
     fitting = int(SELECTION_SHARE * STEPS_SHARE * 60 * task.minutes / each)
@@ -241,7 +249,7 @@ def _schedule(task: Task, recipe: Recipe, images: Images) -> dict:
         phases.append(dict(name='generation'))
     elif begin:
         phases.insert(0, dict(name='generation', end=begin))
-    warm_up = int(ADAMW_WARM_UP * recipe.imitation) if has_layer_norms(task.student) else 0
+    warm_up = int(ADAMW_WARM_UP * recipe.imitation) if layer_norms(task.student) else 0
     return dict(
         train_cfg=dict(
             type='mmdfad.AdversarialDistillLoop',

@@ -6,7 +6,7 @@ from enum import Enum
 from mmdfad.models.generators.decoder import upsamplings
 from mmdfad.models.network import Network
 
-from ..choices import Choices, Task, has_batch_norms, has_layer_norms
+from ..choices import Choices, Task, has_batch_norms, layer_norms
 from .dfad import adversarial_generator
 
 # Steps on each batch of images of a pool.
@@ -34,7 +34,7 @@ class Images(Enum):
         """What was measured to be best for a teacher."""
         if has_batch_norms(teacher):
             return cls.INVERTED
-        return cls.PROCEDURAL if has_layer_norms(teacher) else cls.ADVERSARIAL
+        return cls.PROCEDURAL if layer_norms(teacher) else cls.ADVERSARIAL
 
 
 def image_generator(
@@ -54,7 +54,7 @@ def image_generator(
         reason = "images of decoders with the teacher's batch norm statistics and the spectrum of photographs"
         choices.make('generator', 'InversionPool', reason)
         return _pool(task, batch_size, batches)
-    count = max(batch_size, min(batches * batch_size, _most_images(task)))
+    count = bank_images(task, batch_size, batches)
     bank = dict(type='mmdfad.ImageBank', **task.image_settings, count=count, fixed=True, init=procedural(task))
     what = 'dead leaves' if task.dense else 'strokes and dead leaves'
     if candidates > 1:
@@ -78,6 +78,11 @@ def procedural(task: Task) -> dict:
     if len(kinds) == 1:
         return generators[0]
     return dict(type='mmdfad.MixtureGenerator', generators=generators, shares=[*KINDS.values()])
+
+
+def bank_images(task: Task, batch_size: int, batches: int) -> int:
+    """Procedural images that are kept: so many batches, if there is memory for them."""
+    return max(batch_size, min(batches * batch_size, _most_images(task)))
 
 
 def _shift(task: Task) -> int:

@@ -5,6 +5,7 @@ from inspect import signature
 
 import torch
 from mmengine.dist import broadcast, get_dist_info
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from mmdfad.models.pixels import PixelSpace
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError, require_positive
 from mmdfad.utils.model import Shared
+from mmdfad.utils.progress import counting
 
 from .base import Generator
 from .selection import surest_images
@@ -46,12 +48,12 @@ class ImageBank(Generator):
         flip (float): Probability of a horizontal flip in a sweep. Defaults to 0.5.
         shift (int): Largest shift in a sweep, in pixels; the border is reflected. Defaults to 4.
         fixed (bool): Keep the pixels as they begin: the bank learns nothing. Defaults to False.
-        candidates (int): Images of ``init`` that are drawn for each image of the bank. With more than one, the bank
-            begins with those that the teacher is surest of, as many of each label: see
-            :func:`~mmdfad.models.generators.selection.surest_images`. Defaults to 1.
+        candidates (int): Images of ``init`` that are drawn for each image of the bank. With more than one,
+            :meth:`prepare` fills the bank with those that the teacher is most confident about, equally many for each
+            label: see :func:`~mmdfad.models.generators.selection.surest_images`. Defaults to 1.
 
     Raises:
-        DistillError: If a setting is out of its range.
+        DistillError: If a setting is out of its range, or if a bank with candidates is used before it is prepared.
     """
 
     def __init__(
@@ -83,18 +85,14 @@ class ImageBank(Generator):
         self.register_buffer('codes', torch.randn(count, noise_dim))
         for name in ('low', 'high'):
             self.register_buffer(name, torch.zeros(channels, 1, 1))
-        self._filled = candidates == 1
-        if not self._filled:
-            self.register_buffer('seed', torch.randint(2**31, ()))  # of the candidates
+        if candidates > 1:
+            self._seed = int(torch.randint(2**31, ()))  # of the candidates
             self.register_buffer('filled', torch.tensor(False))
-        self._logits_of: Shared[Callable[[Tensor], Tensor] | None] = Shared(None)
+        self._ready = candidates == 1
 
     @torch.no_grad()
     def bind_pixels(self, space: PixelSpace) -> None:
-        """Let the pixels begin as images of ``init``. torch's random numbers decide which.
-
-        Candidates wait for the first use of the bank: then the teacher is on its device.
-        """
+        """Let the pixels begin as images of ``init``. torch's random numbers decide which."""
         self._init.value.bind_pixels(space)
         self.low, self.high = (bound.to(self.pixels) for bound in space.bounds(self.channels))
         if self.candidates == 1:
@@ -102,8 +100,29 @@ class ImageBank(Generator):
             for pixels, part in zip(self.pixels.split(CHUNK), noise.split(CHUNK), strict=True):
                 pixels.copy_(self._draw(part).clamp(self.low, self.high))
 
-    def bind_teacher(self, logits_of: Callable[[Tensor], Tensor]) -> None:
-        self._logits_of = Shared(logits_of)
+    @torch.no_grad()
+    def prepare(self, logits_of: Callable[[Tensor], Tensor]) -> None:
+        """Fill the bank with the candidates that the teacher is most confident about, unless a checkpoint has."""
+        if self._is_ready():
+            return
+        count, init = len(self.pixels), self._init.value.to(self.pixels.device)
+        total = self.candidates * count
+        print_log(f'Choosing {count:,} of {total:,} images by the confidence of the teacher', 'current')
+        # From the CPU, so that a seed gives the same images on all devices.
+        draws = torch.Generator().manual_seed(self._seed)
+        sizes = (min(CHUNK, total - start) for start in range(0, total, CHUNK))
+        noises = (torch.randn(size, init.noise_dim, generator=draws) for size in sizes)
+        batches = (self._draw(noise.to(self.pixels)) for noise in noises)
+        with counting('choosing images: batches', -(-total // CHUNK)) as advance:
+
+            def counted(images: Tensor) -> Tensor:
+                advance()
+                return logits_of(images)
+
+            self.pixels.copy_(surest_images(batches, counted, count))
+        self.pixels.clamp_(self.low, self.high)
+        broadcast(self.pixels.data)  # rounding may differ from device to device, and with it the choice
+        self.filled.fill_(True)
 
     def _draw(self, noise: Tensor) -> Tensor:
         """Images of ``init``."""
@@ -115,30 +134,20 @@ class ImageBank(Generator):
             )
         return images
 
-    def _ensure_filled(self) -> None:
-        if not self._filled and not self.filled:
-            self._select()
-        self._filled = True  # to ask the device once only
+    def _is_ready(self) -> bool:
+        self._ready = self._ready or bool(self.filled)  # to ask the device no more often than needed
+        return self._ready
 
-    @torch.no_grad()
-    def _select(self) -> None:
-        """Fill the bank with the candidates that the teacher is surest of."""
-        if self._logits_of.value is None:
-            raise DistillError('model.generator.candidates needs a teacher to choose among them')
-        count, init = len(self.pixels), self._init.value.to(self.pixels.device)
-        # From the CPU, so that a seed gives the same images on all devices.
-        draws = torch.Generator().manual_seed(int(self.seed))
-        total = self.candidates * count
-        sizes = (min(CHUNK, total - start) for start in range(0, total, CHUNK))
-        noises = (torch.randn(size, init.noise_dim, generator=draws) for size in sizes)
-        batches = (self._draw(noise.to(self.pixels)) for noise in noises)
-        images = surest_images(batches, self._logits_of.value, count)
-        self.pixels.copy_(images.clamp(self.low, self.high))
-        self.filled.fill_(True)
+    def _require_ready(self) -> None:
+        if not self._is_ready():
+            raise DistillError('an ImageBank with candidates is empty until AdversarialDistiller.prepare is called')
+
+    def sample(self, noise: Tensor) -> Tensor:
+        self._require_ready()
+        return super().sample(noise)
 
     def synthesize(self, noise: Tensor) -> Tensor:
         """The images [N, C, H, W] that the noise picks, with replacement."""
-        self._ensure_filled()
         return self.pixels[(uniform(noise, PICKS)[:, 0] * len(self.pixels)).long()]
 
     def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
@@ -151,7 +160,7 @@ class ImageBank(Generator):
                 over images.
             optim (OptimWrapper): The optimizer of the pixels.
         """
-        self._ensure_filled()
+        self._require_ready()
         rank, ranks = get_dist_info()
         draw = noise[:1].clone()
         broadcast(draw)

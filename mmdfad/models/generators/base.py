@@ -16,7 +16,7 @@ class Generator(BaseModule):
     """Turns noise into images in the teacher's *normalised* pixel space.
 
     That is the space of what the teacher's data preprocessor returns. A generator does not know the teacher or the
-    student: :meth:`update` and :meth:`bind_teacher` are given functions that hide them.
+    student: :meth:`update` and :meth:`prepare` are given functions that hide them.
 
     Subclasses implement :meth:`synthesize`, which may return larger images than asked for: they are cropped around
     the centre. So any image size works, also one that the upsampling factor does not divide.
@@ -77,8 +77,8 @@ class Generator(BaseModule):
             space (PixelSpace): The teacher's pixel space.
         """
 
-    def bind_teacher(self, logits_of: Callable[[Tensor], Tensor]) -> None:
-        """Get what chooses among images. It is called once, when the distiller is built.
+    def prepare(self, logits_of: Callable[[Tensor], Tensor]) -> None:
+        """Prepare for the first round. All ranks call it, also those of a resumed run.
 
         Args:
             logits_of (Callable[[Tensor], Tensor]): From images [N, C, H, W] to the teacher's logits.

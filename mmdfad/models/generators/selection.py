@@ -1,4 +1,4 @@
-"""The images that a teacher is surest of."""
+"""The images that a teacher is most confident about."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def surest_images(batches: Iterable[Tensor], logits_of: Callable[[Tensor], Tensor], count: int) -> Tensor:
-    """Choose the images that the teacher labels with the greatest confidence, as many of each label.
+    """Choose the images that the teacher labels with the greatest confidence, equally many for each label.
 
-    A label of fewer images than its share gives all of them, and the others share the rest. No more than ``count``
-    images and a batch are held at once.
+    A label of fewer images than its share gives all of them, and the others share the rest. While images arrive, no
+    more than ``count`` of them and a batch are held. Sorting them at the end takes the same memory once more.
 
     Args:
         batches (Iterable[Tensor]): Images [n, C, H, W], at least ``count`` in all.
@@ -19,18 +19,40 @@ def surest_images(batches: Iterable[Tensor], logits_of: Callable[[Tensor], Tenso
         count (int): Images to choose.
 
     Returns:
-        Tensor: Images [count, C, H, W].
+        Tensor: Images [count, C, H, W], in the order in which they came.
     """
-    images, confidence, labels = [], [], []
+    images = None
     for batch in batches:
         probabilities = logits_of(batch).float().softmax(1)
         sure, label = probabilities.reshape(*probabilities.shape[:2], -1).mean(2).max(1)
-        images, confidence, labels = (
-            torch.cat([*kept, new]) for kept, new in ((images, batch), (confidence, sure), (labels, label))
-        )
+        if images is None:
+            images, slots = batch.new_empty(count, *batch.shape[1:]), label[:0]
+            confidence, labels = sure[:0], label[:0]
+        confidence, labels = torch.cat([confidence, sure]), torch.cat([labels, label])
         kept = _ranks(confidence, labels).argsort(stable=True)[:count].sort().values
-        images, confidence, labels = [images[kept]], [confidence[kept]], [labels[kept]]
-    return images[0]
+        confidence, labels = confidence[kept], labels[kept]
+        slots = _replace(images, slots, batch, kept)
+    return images[slots]
+
+
+def _replace(images: Tensor, slots: Tensor, batch: Tensor, kept: Tensor) -> Tensor:
+    """Write the new images that are kept over old ones that are not.
+
+    Args:
+        images (Tensor): Images [count, C, H, W].
+        slots (Tensor): Where the old images are in it.
+        batch (Tensor): New images [n, C, H, W].
+        kept (Tensor): Indices of the images to keep. Old ones come first, then new ones.
+
+    Returns:
+        Tensor: Where the images that are kept are.
+    """
+    old, new = slots[kept[kept < len(slots)]], kept[kept >= len(slots)] - len(slots)
+    free = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    free[old] = False
+    places = free.nonzero()[: len(new), 0]
+    images[places] = batch[new]
+    return torch.cat([old, places])
 
 
 def _ranks(confidence: Tensor, labels: Tensor) -> Tensor:

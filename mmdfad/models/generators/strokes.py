@@ -13,8 +13,8 @@ from .source import ImageSource
 
 # Lengths are in units of the image's shorter side.
 LENGTH, RADIUS = (0.4, 2.0), (0.02, 0.07)
-# Radians that a stroke turns by at most, and by how many the turning of its second half differs from that of the first.
-TURN, CHANGE = 2 * math.pi, math.pi
+# Radians that a stroke turns by at most: steadily, and more and more or less and less.
+STEADY, CHANGE = 2 * math.pi, math.pi
 SEGMENTS = 16
 # Share of the width and height, around the middle, where strokes have their centres.
 MIDDLE = 0.7
@@ -27,8 +27,8 @@ CHUNK = 2**16
 class Strokes(ImageSource):
     """A few pen strokes on a plain background, as in handwriting, signs and drawings.
 
-    A stroke is an Euler spiral: it turns steadily more or less. So it may be straight, an arc, a loop or an S. It has a
-    width and a colour. One image in three has a black background.
+    A stroke is an Euler spiral: its curvature changes steadily. So it may be straight, an arc, a loop or an S. It has a
+    width and a colour. Nearly one image in three is drawn on black, before colours are changed.
 
     Args:
         noise_dim (int): Length of a noise vector.
@@ -68,7 +68,7 @@ class Strokes(ImageSource):
         """
         heading, turn, change, length, *place = numbers[..., None].unbind(2)
         along = (torch.arange(SEGMENTS, device=numbers.device) + 0.5) / SEGMENTS
-        angle = 2 * math.pi * heading + TURN * (2 * turn - 1) * along + CHANGE * (2 * change - 1) * along.square()
+        angle = 2 * math.pi * heading + STEADY * (2 * turn - 1) * along + CHANGE * (2 * change - 1) * along.square()
         step = _between(LENGTH, length) / SEGMENTS
         path = torch.stack([step * angle.cos(), step * angle.sin()], dim=3).cumsum(2)
         path = torch.cat([torch.zeros_like(path[:, :, :1]), path], dim=2)
