@@ -51,6 +51,7 @@ def run_recipe(config: str, role: str, options: dict | None = None) -> str:
             part['count'] = _BANK_IMAGES
     distiller = AdversarialDistiller(teacher, student, **settings['model'])
     optim_wrapper = build_optim_wrapper(distiller, ConfigDict(settings['optim_wrapper']))
+    distiller.prepare()
     learns = distiller.generator.learns and 'generation' in settings['model']
     run_checked(distiller, optim_wrapper, ('generation', 'imitation') if learns else ('imitation',))
     if role == 'student' or not note:
