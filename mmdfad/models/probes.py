@@ -13,7 +13,7 @@ from mmdfad.datasets import NoiseDataset
 from .chance import SEEDS
 from .generators import DeadLeaves, DecoderGenerator, Generator, MixtureGenerator, Strokes
 from .generators.decoder import upsamplings
-from .generators.selection import surest_images
+from .generators.selection import CANDIDATES, SHARES, surest_images
 from .generators.wrappers import flip_and_shift
 from .network import Network
 from .objectives import BNStatisticsPrior, SpectrumPrior
@@ -29,8 +29,6 @@ IMAGES, DENSE_IMAGES = 256, 32
 BATCH, BATCH_PIXELS, LEAST_BATCH, WARMUP = 32, 32 * 32, 8, 16
 STEPS, LR, NOISE_LR, BETAS = 5, 2e-3, 1e-2, (0.5, 0.999)
 FLIP, SHIFT, SPECTRUM_WEIGHT = 0.5, 2, 0.02
-# Three quarters of the procedural images are strokes, and the teacher chooses one image in eight.
-SHARES, CANDIDATES = (3, 1), 8
 
 
 class Probes:

@@ -15,6 +15,7 @@ from torch import nn
 
 from mmdfad.models.checks import check_networks
 from mmdfad.models.generators import Generator, RandomImageGenerator
+from mmdfad.models.generators.selection import CANDIDATES
 from mmdfad.models.network import Network
 from mmdfad.models.objectives import Objective
 from mmdfad.models.parts import build_part
@@ -36,8 +37,8 @@ STEPS = 10
 # Share of --minutes that steps may take, beside validation, checkpoints and checks; and the largest share of this for
 # images and the start. The rest is for imitation.
 STEPS_SHARE, IMAGES_SHARE = 0.95, 0.5
-# Procedural images that are drawn for each one that is kept, and the largest share of the time for choosing them.
-CANDIDATES, SELECTION_SHARE = 8, 0.25
+# The largest share of the time for choosing procedural images.
+SELECTION_SHARE = 0.25
 # Validations of a run, and checkpoints, pictures and checks.
 VALIDATIONS, CHECKS = 5, 10
 # Images that the start sees; and how often it runs both networks on them: for each layer of a student that is a version

@@ -4,6 +4,7 @@ import math
 from enum import Enum
 
 from mmdfad.models.generators.decoder import upsamplings
+from mmdfad.models.generators.selection import SHARES
 from mmdfad.models.network import Network
 
 from ..choices import Choices, Task, has_batch_norms, layer_norms
@@ -17,8 +18,6 @@ RENEW, WARMUP_SHARE, POOL_BYTES = 60, 1 / 3, 2**30
 # Teachers without batch norm: batches of procedural images, which stay as they are; how many images an adversary makes
 # for each of them; and its channels for small images.
 BANK_BATCHES, ADVERSARY_SHARE, ADVERSARY_WIDTH = 64, 3, 16
-# Procedural images of each kind, relative to the others.
-KINDS = dict(Strokes=3, DeadLeaves=1)
 FLIP, SHIFT, SMALL_SHIFT = 0.5, 4, 2
 
 
@@ -73,11 +72,10 @@ def image_generator(
 
 def procedural(task: Task) -> dict:
     """The generator of procedural images. Strokes were not tried for segmentors."""
-    kinds = ['DeadLeaves'] if task.dense else [*KINDS]
-    generators = [dict(type=f'mmdfad.{kind}', **task.image_settings) for kind in kinds]
-    if len(kinds) == 1:
-        return generators[0]
-    return dict(type='mmdfad.MixtureGenerator', generators=generators, shares=[*KINDS.values()])
+    strokes, leaves = (dict(type=f'mmdfad.{kind}', **task.image_settings) for kind in ('Strokes', 'DeadLeaves'))
+    if task.dense:
+        return leaves
+    return dict(type='mmdfad.MixtureGenerator', generators=[strokes, leaves], shares=[*SHARES])
 
 
 def bank_images(task: Task, batch_size: int, batches: int) -> int:

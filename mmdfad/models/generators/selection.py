@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+# Best for three classifiers of digits: pen strokes to dead leaves, and images drawn for each one that is kept.
+SHARES, CANDIDATES = (3, 1), 8
+
 
 def surest_images(batches: Iterable[Tensor], logits_of: Callable[[Tensor], Tensor], count: int) -> Tensor:
     """Choose the images that the teacher labels with the greatest confidence, equally many for each label.
