@@ -3,6 +3,7 @@
 Nothing here knows of distillation. :class:`~mmdfad.engine.AccelerationHook` applies it.
 """
 
+from .attention import attend_in_float32
 from .checkpointing import checkpoint_activations
 from .dilations import optimize_dilated_convs
 from .dtypes import cast_weights, computing_dtype, sample_in
@@ -12,6 +13,7 @@ from .layout import supports_channels_last, to_channels_last, train_in_channels_
 
 __all__ = [
     'FastForm',
+    'attend_in_float32',
     'cast_weights',
     'checkpoint_activations',
     'computing_dtype',

@@ -5,7 +5,6 @@ from typing import Any
 
 from mmengine.config import Config
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdfad.models.network import Network
 from mmdfad.models.pixels import image_channels
@@ -73,11 +72,6 @@ class Task:
     def image_settings(self) -> dict:
         """dict: What every generator needs to know of its images."""
         return dict(noise_dim=NOISE_DIM, image_size=self.size, channels=image_channels(self.teacher.model))
-
-
-def has_batch_norms(network: Network) -> bool:
-    """Whether a network has batch norms, whose statistics describe its training images."""
-    return any(isinstance(m, _BatchNorm) for m in network.logits.modules())
 
 
 def layer_norms(network: Network) -> list[nn.LayerNorm]:

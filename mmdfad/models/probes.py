@@ -62,7 +62,7 @@ class Probes:
         sets = {}
         with torch.random.fork_rng(devices=[] if device.type == 'cpu' else [device]):
             torch.manual_seed(SEED)
-            statistics, logits = has_statistics(self.teacher), self.teacher.logits
+            statistics, logits = has_batch_norms(self.teacher), self.teacher.logits
             if statistics and not self.teacher.shard:
                 # A compiled teacher would not call hooks that are new to it.
                 with torch.enable_grad(), torch.compiler.set_stance('force_eager'):
@@ -127,6 +127,6 @@ class Probes:
         return torch.cat(kept)[: self.count]
 
 
-def has_statistics(network: Network) -> bool:
-    """Whether a network has batch norms, whose statistics tell what its training images were like."""
+def has_batch_norms(network: Network) -> bool:
+    """Whether a network has batch norms, whose statistics describe its training images."""
     return any(isinstance(m, _BatchNorm) and m.running_mean is not None for m in network.logits.modules())

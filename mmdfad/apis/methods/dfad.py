@@ -6,13 +6,13 @@ import torch
 
 from mmdfad.models.network import Network
 from mmdfad.models.pixels import PixelSpace
+from mmdfad.models.probes import has_batch_norms
 
 from ..choices import (
     LARGE,
     Choices,
     Task,
     decay_settings,
-    has_batch_norms,
     hook_settings,
     layer_norms,
     noise_settings,

@@ -6,8 +6,9 @@ from enum import Enum
 from mmdfad.models.generators.decoder import upsamplings
 from mmdfad.models.generators.selection import SHARES
 from mmdfad.models.network import Network
+from mmdfad.models.probes import has_batch_norms
 
-from ..choices import Choices, Task, has_batch_norms, layer_norms
+from ..choices import Choices, Task, layer_norms
 from .dfad import adversarial_generator
 
 # Steps on each batch of images of a pool.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmdfad.acceleration import (
     FastForm,
+    attend_in_float32,
     cast_weights,
     checkpoint_activations,
     computing_dtype,
@@ -107,6 +108,9 @@ class AccelerationHook(Hook):
             if self.optimize_dilated_convs:
                 optimize_dilated_convs(teacher.fast.model)
             self._cast_teacher(distiller, optim_wrapper)
+        if distiller.device.type == 'cpu':
+            for model in (distiller.student.logits, *_forms(teacher)):
+                attend_in_float32(model)
         if self.inference_dtype is not None:
             sample_in(generator, self.inference_dtype, distiller.device.type)
         self._checkpoint_and_compile(distiller)
