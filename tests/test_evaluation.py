@@ -70,7 +70,7 @@ def test_a_wide_interval_has_no_point():
     found = predict_agreement(dict(leaves=0.9))
     assert found.value is None
     assert found.high - found.low > 0.25
-    assert 'no batch norm' in found.reason
+    assert 'without batch norm statistics' in found.reason
     sure = predict_agreement(dict(leaves=0.95, inverted=0.97))
     assert sure.low <= sure.value <= sure.high
     assert 'batch norm' not in sure.reason
