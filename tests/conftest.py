@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from yapf.yapflib import yapf_api  # in pytest's first process, before its workers: they would read half of yapf's cache
 
 from mmdfad.utils.compat import check_package
@@ -66,10 +67,11 @@ both_tasks = pytest.mark.parametrize('tiny_cfg', [TINY, TINY_SEG], ids=['classif
 
 
 @pytest.fixture(autouse=True)
-def _no_leftover_scope():
-    """A Runner leaves its scope behind as the default; no test may depend on that of another."""
+def _no_leftovers():
+    """A Runner leaves its scope and its visualizer behind for the next one, which would write to the same folder."""
     yield
-    DefaultScope._instance_dict.clear()
+    for managed in (DefaultScope, Visualizer, *Visualizer.__subclasses__()):
+        managed._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)
