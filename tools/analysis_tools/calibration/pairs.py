@@ -66,7 +66,7 @@ PAIRS = [
     Pair('vit', 'auto:depth=0.5', 'ils', 40),
     Pair('vit', 'auto:0.5', 'dfad', 40),
     Pair('swin', 'auto:0.5', 'ils', 40),
-    Pair('swin', 'auto:0.25', 'ils', 40),
+    Pair('swin', 'auto:width=0.5,depth=0.5', 'ils', 40),
     Pair('swin', 'auto:depth=0.5', 'ils', 40),
     Pair('convnext', 'auto:0.5', 'ils', 40),
     Pair('convnext', 'auto:0.25', 'ils', 40),
