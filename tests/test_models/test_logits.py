@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from conftest import TINY, TINY_SEG, assert_same_state, build_model
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
+from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmdfad.models.logits import ClassifierLogits, as_logits
@@ -424,6 +425,8 @@ REFUSED = {
 @pytest.mark.parametrize('name', REFUSED)
 def test_models_without_logits_are_refused_with_the_reason(name):
     cfg, reason = REFUSED[name]
+    if 'LinearRegressionHead' in str(cfg) and MODELS.get('LinearRegressionHead') is None:
+        pytest.skip('this version of mmpretrain has no LinearRegressionHead')
     model = build_model(cfg, 'mmseg' if name == 'depth' else 'mmpretrain')
     with pytest.raises(DistillError, match=reason):
         as_logits(model)
