@@ -62,12 +62,11 @@ class Probes:
         sets = {}
         with torch.random.fork_rng(devices=[] if device.type == 'cpu' else [device]):
             torch.manual_seed(SEED)
-            statistics, logits = has_batch_norms(self.teacher), self.teacher.logits
-            if statistics and not self.teacher.shard:
+            if has_batch_norms(self.teacher) and not self.teacher.shard:
                 # A compiled teacher would not call hooks that are new to it.
                 with torch.enable_grad(), torch.compiler.set_stance('force_eager'):
                     sets['inverted'] = self._invert(device)
-            elif not statistics and logits.ndim == 2 and not logits.multi_label:
+            elif chooses_images(self.teacher):
                 sets['sure'] = self._choose(device)
             sets['leaves'] = self._draw(DeadLeaves(**self.shape), device)
         return sets
@@ -130,3 +129,12 @@ class Probes:
 def has_batch_norms(network: Network) -> bool:
     """Whether a network has batch norms, whose statistics describe its training images."""
     return any(isinstance(m, _BatchNorm) and m.running_mean is not None for m in network.logits.modules())
+
+
+def chooses_images(teacher: Network) -> bool:
+    """Whether procedural images are chosen by the confidence of a teacher.
+
+    Those with batch norm have better images. Several labels of an image have no one confidence, and strokes were not
+    tried for segmentors.
+    """
+    return not has_batch_norms(teacher) and teacher.logits.ndim == 2 and not teacher.logits.multi_label

@@ -19,6 +19,7 @@ from mmdfad.models.generators.selection import CANDIDATES
 from mmdfad.models.network import Network
 from mmdfad.models.objectives import Objective
 from mmdfad.models.parts import build_part
+from mmdfad.models.probes import chooses_images
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating
 
@@ -100,9 +101,7 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     )
     cost = measure_cost(task, model, optim_wrapper, batch_size)
     start = passes * START_IMAGES / batch_size * cost.forward
-    # Several labels of an image have no one confidence, and strokes were not tried for segmentors.
-    chooses = not inverts and not task.dense and not task.teacher.logits.multi_label
-    candidates, selection = _candidates(task, batch_size) if chooses else (1, 0.0)
+    candidates, selection = _candidates(task, batch_size) if chooses_images(task.teacher) else (1, 0.0)
     recipe = choose_recipe(task, cost, start + selection, inverts)
     batches = recipe.images if inverts else BANK_BATCHES
     model['generator'] = image_generator(choices, task, images, batch_size, batches, candidates)
@@ -161,8 +160,8 @@ def _imitation(choices: Choices, task: Task) -> list[dict]:
 def _optimizer(choices: Choices, task: Task, images: Images, related: bool) -> dict:
     """The student's optimizer, with clipped gradients. ``related`` says if the student is a version of its teacher."""
     reason = 'with clipped gradients and a decaying learning rate, so that the last student is a good one'
-    if layer_norms(task.student):
-        width = max(norm.normalized_shape[-1] for norm in layer_norms(task.student))
+    if norms := layer_norms(task.student):
+        width = max(norm.normalized_shape[-1] for norm in norms)
         lr = float(f'{ADAMW["lr"] * min(1.0, ADAMW_WIDTH / width):.1e}')
         choices.make('optimizer', 'AdamW', f'the student has layer norms, at most {width} wide; {reason}')
         return dict(optimizer=ADAMW | dict(lr=lr), clip_grad=dict(max_norm=FAST_MAX_NORM))
