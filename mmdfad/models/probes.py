@@ -99,7 +99,9 @@ class Probes:
         It is the inversion of :class:`~mmdfad.models.InversionPool`, on one rank alone.
         """
         batch = self._batch_size()
-        decoder = DecoderGenerator(**self.shape, upsamplings=upsamplings(self.shape['image_size'])).to(device)
+        # Without levels, as when the agreement on real images was predicted from that on these images.
+        decoder = DecoderGenerator(**self.shape, upsamplings=upsamplings(self.shape['image_size']), levels=0)
+        decoder.to(device)
         decoder.bind_pixels(self.teacher.pixel_space)
         outer = torch.optim.Adam(decoder.parameters(), lr=LR, betas=BETAS)
         statistics, spectrum, kept = BNStatisticsPrior(distance='kl'), SpectrumPrior(), []

@@ -6,16 +6,19 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mmdfad.models.chance import TEXTURE, uniform
+from mmdfad.models.chance import LEVELS, TEXTURE, uniform
 from mmdfad.models.pixels import PixelSpace
 from mmdfad.registry import MODELS
-from mmdfad.utils import require_positive
+from mmdfad.utils import DistillError, require_positive
 
 from .base import Generator
 from .upsample import UpsampledConv2d
 
 # Strength of the texture at first, where the maps have a standard deviation near 1.
 TEXTURE_STRENGTH = 0.1
+# Standard deviations of an image's contrast (its logarithm), its brightness and its colour cast, in units of the
+# sigmoid's input. Photographs have about as much.
+CONTRAST, BRIGHTNESS, CAST = 0.4, 0.6, 0.2
 
 
 class Texture(nn.Module):
@@ -56,7 +59,13 @@ class DecoderGenerator(Generator):
     Linear, BN, a :class:`TexturedStage` for each upsampling, Conv3, sigmoid. The structure itself is an image prior
     (Deep Image Prior, arXiv 1711.10925): large shapes are easy to make, and single pixels are not. So a teacher's
     batch norm statistics, which say little about where things are, lead to images with a layout. Noise inside gives
-    them the fine texture that upsampled maps lack. It belongs to the noise vector: equal vectors make equal images.
+    them the fine texture that upsampled maps lack.
+
+    The images of a decoder are as bright as each other, and have the same contrast. Photographs differ, and a student
+    has to learn that. So each image gets a contrast, a brightness and a colour cast of its own, before the sigmoid. The
+    decoder learns around them: statistics are those of the images with their levels.
+
+    Texture and levels belong to the noise vector: equal vectors make equal images.
 
     The sigmoid covers the viewable pixels of the teacher's space, from black to white; [-1, 1] until that is known. It
     is computed in fp32, also where autocast computes the rest in bf16.
@@ -68,6 +77,11 @@ class DecoderGenerator(Generator):
         width (int): The first two maps have four times as many channels; each further one has half of those before it,
             down to ``width``. Defaults to 32.
         upsamplings (int): Times that the maps are doubled in size. Images of 32x32 are made with 3. Defaults to 4.
+        levels (float): How much images differ in contrast, brightness and colour cast. 1 stands for as much as
+            photographs do, and 0 for nothing. Defaults to 1.0.
+
+    Raises:
+        DistillError: If a setting is out of its range.
     """
 
     takes_chance = True
@@ -79,11 +93,15 @@ class DecoderGenerator(Generator):
         channels: int = 3,
         width: int = 32,
         upsamplings: int = 4,
+        levels: float = 1.0,
     ) -> None:
         require_positive('model.generator.{}', width=width, upsamplings=upsamplings)
+        if not 0 <= levels < math.inf:
+            raise DistillError(f'model.generator.levels must be 0 or more, but found {levels!r}')
         super().__init__(noise_dim, image_size, channels, upsampling=2**upsamplings)
         widths = [4 * width] + [max(4 * width >> i, width) for i in range(upsamplings)]
         self.first_width = widths[0]
+        self.levels = levels
         self.project = nn.Linear(noise_dim, widths[0] * self.base_size[0] * self.base_size[1])
         self.first_norm = nn.BatchNorm2d(widths[0])
         self.stages = nn.ModuleList(TexturedStage(before, after) for before, after in pairwise(widths))
@@ -98,16 +116,27 @@ class DecoderGenerator(Generator):
         maps = self.first_norm(self._base_map(self.project(noise), self.first_width))
         for stage, texture in zip(self.stages, self._textures(noise), strict=True):
             maps = stage(maps, texture)
-        features = self.to_image(maps)
-        return torch.lerp(self.low, self.high, features.type_as(self.low).sigmoid())
+        features = self._set_levels(self.to_image(maps).type_as(self.low), noise)
+        return torch.lerp(self.low, self.high, features.sigmoid())
+
+    def _set_levels(self, features: Tensor, noise: Tensor) -> Tensor:
+        """Features [N, C, H, W] with a contrast, a brightness and a colour cast for each image."""
+        numbers = self.levels * _standardised(uniform(noise, LEVELS, 2 + features.shape[1])).type_as(features)
+        contrast, brightness, cast = numbers[..., None, None].split([1, 1, features.shape[1]], dim=1)
+        return features * (CONTRAST * contrast).exp() + BRIGHTNESS * brightness + CAST * cast
 
     def _textures(self, noise: Tensor) -> list[Tensor]:
         """White noise [N, 1, h, w] of variance 1 for each stage. The bits of the noise vectors decide it."""
         sizes = [[side << (i + 1) for side in self.base_size] for i in range(len(self.stages))]
         numbers = uniform(noise, TEXTURE, sum(map(math.prod, sizes)))
-        numbers = ((2 * numbers - 1) * math.sqrt(3)).to(self.low)
+        numbers = _standardised(numbers).to(self.low)
         parts = numbers.split([math.prod(size) for size in sizes], dim=1)
         return [part.view(-1, 1, *size) for part, size in zip(parts, sizes, strict=True)]
+
+
+def _standardised(numbers: Tensor) -> Tensor:
+    """Uniform numbers from [0, 1), with mean 0 and variance 1."""
+    return (2 * numbers - 1) * math.sqrt(3)
 
 
 def upsamplings(image_size: tuple[int, int]) -> int:

@@ -1,6 +1,7 @@
 """The contract of generators, those that make images of noise, and the baseline without one."""
 
 import copy
+import math
 from functools import partial
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from mmdfad.models import DCGANGenerator, DecoderGenerator, RandomImageGenerator, UpsampleGenerator
-from mmdfad.models.chance import TEXTURE, uniform
+from mmdfad.models.chance import LEVELS, TEXTURE, uniform
 from mmdfad.models.pixels import PixelSpace
 from mmdfad.utils import DistillError
 
@@ -133,7 +134,22 @@ class Textured(nn.Module):
         return maps + self.strength * texture.view(-1, 1, height, width)
 
 
-def reference_decoder(size, noise, widths=(128, 128, 64, 32, 32)):
+class Levelled(nn.Module):
+    """Sets the contrast, brightness and colour cast of each image by the numbers of its noise."""
+
+    def __init__(self, noise, levels):
+        super().__init__()
+        self.numbers = levels * (uniform(noise, LEVELS, 5).float() - 0.5) * 12**0.5
+
+    def forward(self, features):
+        images = []
+        for image, (contrast, brightness, *casts) in zip(features, self.numbers.tolist(), strict=True):
+            for channel, cast in zip(image, casts, strict=True):
+                images.append(channel * math.exp(0.4 * contrast) + 0.6 * brightness + 0.2 * cast)
+        return torch.stack(images).view_as(features)
+
+
+def reference_decoder(size, noise, widths=(128, 128, 64, 32, 32), levels=1.0):
     """The decoder, with upsampling and convolution apart."""
     base = side = size // 2 ** (len(widths) - 1)
     layers, skip = [nn.BatchNorm2d(widths[0])], 0
@@ -143,7 +159,8 @@ def reference_decoder(size, noise, widths=(128, 128, 64, 32, 32)):
         textured = Textured(after, noise, used)
         layers += [nn.UpsamplingNearest2d(scale_factor=2), conv, textured, nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
     first = [nn.Linear(20, widths[0] * base**2), nn.Unflatten(1, (widths[0], base, base))]
-    return nn.Sequential(*first, *layers, nn.Conv2d(widths[-1], 3, 3, 1, 1), nn.Sigmoid(), FromZeroToOne())
+    last = [nn.Conv2d(widths[-1], 3, 3, 1, 1), Levelled(noise, levels), nn.Sigmoid(), FromZeroToOne()]
+    return nn.Sequential(*first, *layers, *last)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +170,7 @@ def reference_decoder(size, noise, widths=(128, 128, 64, 32, 32)):
         (DCGANGenerator, reference_dcgan, dict()),
         (DecoderGenerator, reference_decoder, dict()),
         (DecoderGenerator, partial(reference_decoder, widths=(128, 128, 64, 32)), dict(upsamplings=3)),
+        (DecoderGenerator, partial(reference_decoder, levels=0), dict(levels=0)),
         (DecoderGenerator, partial(reference_decoder, widths=(16, 16)), dict(upsamplings=1, width=4)),
         (DecoderGenerator, partial(reference_decoder, widths=(8, 8, 4, 2, 2, 2)), dict(upsamplings=5, width=2)),
     ],
@@ -210,6 +228,12 @@ def test_bad_settings_of_a_decoder_are_named(key):
         DecoderGenerator(**dict(noise_dim=6, image_size=8) | {key: 0})
 
 
+@pytest.mark.parametrize('levels', [-0.5, math.nan, math.inf])
+def test_bad_levels_of_a_decoder_are_named(levels):
+    with pytest.raises(DistillError, match=f'model.generator.levels must be 0 or more, but found {levels}'):
+        DecoderGenerator(noise_dim=6, image_size=8, levels=levels)
+
+
 def test_a_decoder_refuses_a_teacher_of_other_channels():
     space = PixelSpace(torch.zeros(3).double(), torch.ones(3).double(), False)
     with pytest.raises(DistillError, match=r'set model.generator.channels=3'):
@@ -244,6 +268,22 @@ def test_texture_belongs_to_the_noise():
         for stage in decoder.stages:
             stage.texture.strength.zero_()
     assert (decoder(noise) - images).abs().max() > 1e-3
+
+
+def test_images_of_a_decoder_differ_in_brightness_contrast_and_colour():
+    """As much as the constants say, where the sigmoid is undone."""
+    torch.manual_seed(0)
+    noise = noise_of(512, 6)
+    flat, levelled = (DecoderGenerator(noise_dim=6, image_size=16, width=4, levels=levels).eval() for levels in (0, 1))
+    levelled.load_state_dict(flat.state_dict())
+    with torch.no_grad():
+        before, after = ((decoder(noise).double() / 2 + 0.5).logit() for decoder in (flat, levelled))
+    changes = after.mean((2, 3)) - before.mean((2, 3)) * (after.std((2, 3)) / before.std((2, 3)))
+    gains = (after.std((2, 3)) / before.std((2, 3))).log()
+    torch.testing.assert_close(gains[:, 0], gains[:, 2], rtol=0, atol=1e-4)  # one contrast for all channels
+    assert gains[:, 0].std().item() == pytest.approx(0.4, rel=0.1)
+    assert changes.mean(1).var().item() == pytest.approx(0.6**2 + 0.2**2 / 3, rel=0.1)
+    assert changes.var(1).mean().item() == pytest.approx(0.2**2, rel=0.1)
 
 
 def test_dcgan_initialisation_and_range():
