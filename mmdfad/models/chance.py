@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 # What images need random numbers for.
-LABELS, MEMORY, FLIPS, SHIFTS, LEAVES, CROPS, COLOURS, PICKS, SWEEPS, TEXTURE, STROKES, LEVELS = range(12)
+LABELS, MEMORY, FLIPS, SHIFTS, LEAVES, CROPS, COLOURS, PICKS, SWEEPS, TEXTURE, STROKES, LEVELS, BOXES = range(13)
 # Which numbers of a noise vector decide. Whoever lets noise learn leaves them alone.
 SEEDS = [0, -1]
 # More numbers than one image needs for one purpose.

@@ -141,6 +141,7 @@ def test_images_are_those_of_a_pool(classifier_cfg):
     assert (pool.type, pool.generator.type) == ('mmdfad.InversionPool', 'mmdfad.DecoderGenerator')
     assert (pool.generator.image_size, pool.generator.channels) == ((32, 32), 3)
     assert pool.shift == augmented.shift == ils_images.SMALL_SHIFT
+    assert augmented.cut == ils_images.CUT
     assert [o.type for o in classifier_cfg.model.generation] == ['mmdfad.BNStatisticsPrior', 'mmdfad.SpectrumPrior']
 
 
@@ -187,6 +188,7 @@ def test_a_segmentor_has_larger_shifts_and_no_temperature(tmp_path, tiny, teache
     teacher = tiny('teacher', scope='mmseg', pixels=None)
     arguments = (teacher, teacher_checkpoints[TINY_SEG], 'auto:0.5')
     cfg, _ = written(tmp_path, *arguments, image_size=(64, 32), batch_size=4, minutes=0.01)
+    assert 'cut' not in cfg.model.generator
     pool = cfg.model.generator.generator
     begin = ils.FEWEST_IMAGE_ROUNDS
     kept = begin - int(ils_images.WARMUP_SHARE * begin)

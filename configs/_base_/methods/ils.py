@@ -2,6 +2,7 @@
 # student gets its weights by least squares. Then it imitates logits and stages.
 _base_ = ['../generators/inversion_32.py', '../schedules/ils_280.py']
 model = dict(
+    generator=dict(cut=0.5),
     generation=[
         dict(type='mmdfad.BNStatisticsPrior', distance='kl'),
         dict(type='mmdfad.SpectrumPrior', weight=0.02),

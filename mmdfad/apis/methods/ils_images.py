@@ -20,6 +20,8 @@ RENEW, WARMUP_SHARE, POOL_BYTES = 60, 1 / 3, 2**30
 # for each of them; and its channels for small images.
 BANK_BATCHES, ADVERSARY_SHARE, ADVERSARY_WIDTH = 64, 3, 16
 FLIP, SHIFT, SMALL_SHIFT = 0.5, 4, 2
+# Share of the images with a box of another one, for classifiers. It was not tried for segmentors.
+CUT = 0.5
 
 
 class Images(Enum):
@@ -115,7 +117,8 @@ def _pool(task: Task, batch_size: int, rounds: int) -> dict:
     decoder = dict(type='mmdfad.DecoderGenerator', **task.image_settings, upsamplings=upsamplings(task.size))
     pool = dict(type='mmdfad.InversionPool', generator=decoder, steps=POOL_STEPS, shift=shift)
     pool.update(pool_settings(task, batch_size, rounds))
-    return dict(type='mmdfad.AugmentedGenerator', generator=pool, flip=FLIP, shift=shift)
+    augmented = dict(type='mmdfad.AugmentedGenerator', generator=pool, flip=FLIP, shift=shift)
+    return augmented if task.dense else dict(augmented, cut=CUT)
 
 
 def pool_settings(task: Task, batch_size: int, rounds: int) -> dict:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from mmdfad.models.chance import FLIPS, SHIFTS, uniform
+from mmdfad.models.chance import BOXES, FLIPS, SHIFTS, uniform
 from mmdfad.models.parts import build_part
 from mmdfad.models.pixels import PixelSpace
 from mmdfad.registry import MODELS
@@ -54,25 +54,38 @@ class GeneratorWrapper(Generator):
 
 @MODELS.register_module()
 class AugmentedGenerator(GeneratorWrapper):
-    """Flips and shifts the images of the imitation phase, each in its own way.
+    """Flips and shifts the images of the imitation phase, each in its own way, and puts boxes of others into them.
 
     Args:
         generator (dict | Generator): The generator inside.
         flip (float): Probability of a horizontal flip. Defaults to 0.5.
         shift (int): Largest shift in pixels, in each direction; the border is reflected. Defaults to 4.
+        cut (float): Probability of a box of another image. With more than 0, the generator inside makes twice as many
+            images. Defaults to 0.0.
+
+    Raises:
+        DistillError: If a setting is out of its range.
     """
 
-    def __init__(self, generator: dict | Generator, flip: float = 0.5, shift: int = 4) -> None:
+    def __init__(self, generator: dict | Generator, flip: float = 0.5, shift: int = 4, cut: float = 0.0) -> None:
         super().__init__(generator)
         require_augmentation(flip, shift, self.image_size)
+        _require_share('cut', cut)
         self.flip = flip
         self.shift = shift
+        self.cut = cut
 
     def sample(self, noise: Tensor) -> Tensor:
+        images = self._draw(noise)
+        if not self.cut:
+            return images
+        # Of noise that is as random as the other, and belongs to the same image.
+        others = self._draw(noise.flip(1))
+        return paste_boxes(images, others, _noise_for(images, noise), self.cut)
+
+    def _draw(self, noise: Tensor) -> Tensor:
         images = self.generator.sample(noise)
-        # Images that a wrapper inside has added take the noise of the first ones.
-        noise = noise.repeat(-(-len(images) // len(noise)), 1)[: len(images)]
-        return flip_and_shift(images, noise, self.flip, self.shift)
+        return flip_and_shift(images, _noise_for(images, noise), self.flip, self.shift)
 
 
 @MODELS.register_module()
@@ -134,8 +147,7 @@ class EMAGenerator(GeneratorWrapper):
     def __init__(self, generator: dict | Generator, decay: float = 0.95, share: float = 0.5) -> None:
         super().__init__(generator)
         for key, value in dict(decay=decay, share=share).items():
-            if not 0 <= value <= 1:
-                raise DistillError(f'model.generator.{key} must be between 0 and 1, but found {value!r}')
+            _require_share(key, value)
         if not isinstance(self.learner, Generator):
             raise DistillError(
                 'EMAGenerator averages one generator, but has a MixtureGenerator inside; put the EMAGenerator into '
@@ -173,13 +185,23 @@ def require_augmentation(flip: float, shift: int, image_size: tuple[int, int]) -
     Raises:
         DistillError: If one is out of its range.
     """
-    if not 0 <= flip <= 1:
-        raise DistillError(f'model.generator.flip must be between 0 and 1, but found {flip!r}')
+    _require_share('flip', flip)
     if not isinstance(shift, int) or not 0 <= shift < min(image_size):
         raise DistillError(
             f'model.generator.shift must be a whole number from 0 to {min(image_size) - 1}, one less than the smaller '
             f'side of the images, but found {shift!r}'
         )
+
+
+def _require_share(key: str, value: float) -> None:
+    """Check a probability or a share."""
+    if not 0 <= value <= 1:
+        raise DistillError(f'model.generator.{key} must be between 0 and 1, but found {value!r}')
+
+
+def _noise_for(images: Tensor, noise: Tensor) -> Tensor:
+    """The noise of each image. Images that a wrapper inside has added take that of the first ones."""
+    return noise.repeat(-(-len(images) // len(noise)), 1)[: len(images)]
 
 
 def flip_and_shift(images: Tensor, noise: Tensor, flip: float, shift: int, draw: int = 0) -> Tensor:
@@ -204,3 +226,26 @@ def flip_and_shift(images: Tensor, noise: Tensor, flip: float, shift: int, draw:
     offsets = (uniform(noise, SHIFTS, 2 * draw + 2)[:, -2:] * (2 * shift + 1)).long().tolist()
     crops = [p[:, y : y + height, x : x + width] for p, (y, x) in zip(padded, offsets, strict=True)]
     return torch.stack(crops)
+
+
+def paste_boxes(images: Tensor, others: Tensor, noise: Tensor, share: float) -> Tensor:
+    """Put a box of another image into some images, at the same place (CutMix, arXiv 1905.04899).
+
+    The share of a box's area is uniform, and so is its centre. What lies outside of the image is lost.
+
+    Args:
+        images (Tensor): Images [N, C, H, W].
+        others (Tensor): Images [N, C, H, W] that boxes are taken from.
+        noise (Tensor): Noise [N, noise_dim], which decides on the boxes.
+        share (float): Probability that an image gets a box.
+
+    Returns:
+        Tensor: Images [N, C, H, W].
+    """
+    chosen, area, y, x = uniform(noise, BOXES, 4).T[..., None, None, None]
+    rows, columns = (
+        (torch.arange(side, device=images.device, dtype=area.dtype) + 0.5) / side for side in images.shape[2:]
+    )
+    half = area.sqrt() / 2
+    inside = ((rows[:, None] - y).abs() < half) & ((columns - x).abs() < half) & (chosen < share)
+    return torch.where(inside, others, images)

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 
 from mmdfad.models import AugmentedGenerator, EMAGenerator, ReplayGenerator, UpsampleGenerator
+from mmdfad.models.chance import BOXES, uniform
 from mmdfad.models.generators import GeneratorWrapper
-from mmdfad.models.generators.wrappers import flip_and_shift
+from mmdfad.models.generators.wrappers import flip_and_shift, paste_boxes
 from mmdfad.utils import DistillError
 
 INNER = dict(type='UpsampleGenerator', noise_dim=6, image_size=8, width=8)
@@ -89,6 +90,7 @@ def test_wrappers_are_nested():
         (EMAGenerator, dict(decay=1.5), r'model.generator.decay must be between 0 and 1, but found 1.5'),
         (EMAGenerator, dict(share=-1), r'model.generator.share must be between 0 and 1, but found -1'),
         (AugmentedGenerator, dict(flip=2), r'model.generator.flip must be between 0 and 1, but found 2'),
+        (AugmentedGenerator, dict(cut=-0.5), r'model.generator.cut must be between 0 and 1, but found -0.5'),
         (AugmentedGenerator, dict(shift=8), r'model.generator.shift must be a whole number from 0 to 7.*but found 8'),
         (AugmentedGenerator, dict(shift=0.5), r'model.generator.shift must be a whole number.*but found 0.5'),
     ],
@@ -230,3 +232,26 @@ def test_a_share_of_the_samples_comes_from_the_copy(share, slow):
     assert torch.equal(wrapper.sample(noise), expected)
     if slow:
         assert not torch.equal(wrapper.sample(noise), wrapper.generator(noise))
+
+
+def test_boxes_of_another_image():
+    """Drawn pixel by pixel."""
+    images, others, noise = torch.zeros(200, 3, 6, 8), torch.ones(200, 3, 6, 8), noise_of(200)
+    out = paste_boxes(images, others, noise, share=0.5)
+    for image, (chosen, area, y, x) in zip(out, uniform(noise, BOXES, 4).tolist(), strict=True):
+        side = area**0.5
+        for row in range(6):
+            for column in range(8):
+                inside = abs((row + 0.5) / 6 - y) < side / 2 and abs((column + 0.5) / 8 - x) < side / 2
+                assert (image[:, row, column] == (inside and chosen < 0.5)).all()
+    assert 70 < out.flatten(1).any(1).sum() < 110  # of small boxes, some have no centre of a pixel
+    assert torch.equal(paste_boxes(images, others, noise, share=0.0), images)
+
+
+def test_boxes_are_those_of_a_second_image_of_the_same_noise():
+    wrapper, noise = build(AugmentedGenerator, cut=1.0).eval(), noise_of()
+    flat, images = AugmentedGenerator(wrapper.generator, shift=2), wrapper.sample(noise)
+    first, second = flat.sample(noise), flat.sample(noise.flip(1))
+    assert ((images == first) | (images == second)).all()
+    assert (images == second).any()
+    torch.testing.assert_close(wrapper.sample(noise[2:]), images[2:])

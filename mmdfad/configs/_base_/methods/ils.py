@@ -9,6 +9,7 @@ with read_base():
     from ..generators.inversion_32 import *
     from ..schedules.ils_280 import *
 
+model.generator.update(cut=0.5)
 model.update(
     generation=[dict(type=BNStatisticsPrior, distance='kl'), dict(type=SpectrumPrior, weight=0.02)],
     start=dict(type=LeastSquaresStart, images=256, residual='sum', begin=180),
