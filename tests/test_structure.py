@@ -40,7 +40,7 @@ ONLY = dict(
 # Who may import acceleration: it is a layer that can be taken off.
 ACCELERATED = 'engine.hooks.acceleration'
 # With docstrings and comments. In the whole package blank lines do not count.
-MOST_LINES = dict(module=300, distiller=200, package=13750)
+MOST_LINES = dict(module=300, distiller=200, package=13800)
 BANNED = re.compile(r'player|\bthe game\b|\bplays a\b', re.IGNORECASE)
 TEXTS = ['mmdfad/**/*.py', 'configs/**/*', 'tools/**/*.py', 'docs/**/*.md', 'examples/**/*', 'README.md']
 
