@@ -193,6 +193,11 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                 f'mmdfad.NoiseSampler does, but found {type(sampler).__name__}'
             )
         self.dataloader_iterator = new_iterator(self.dataloader)
+        self.exit_stack.callback(self._close_stream)
+
+    def _close_stream(self) -> None:
+        """End the dataloader's workers. Once the runner is garbage, each would be waited for, for 5 seconds in vain."""
+        self.dataloader_iterator = self.dataloader._iterator = None
 
     def _batches_before(self, round_index: int) -> int:
         """Batches that the rounds before this one take from the dataloader."""

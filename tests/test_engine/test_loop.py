@@ -2,6 +2,7 @@ import copy
 import itertools
 import json
 import math
+import multiprocessing
 import shutil
 import signal
 
@@ -300,6 +301,23 @@ def test_resume_in_the_middle_of_accumulation(bare_cfg, tmp_path, extras):
     resumed = build_runner(bare_cfg, work_dir=str(tmp_path / 'parts'), load_from=str(checkpoint), resume=True)
     resumed.train()
     assert_same_run(resumed, whole)
+
+
+@pytest.mark.parametrize('persistent', [False, True])
+def test_workers_end_with_the_run(bare_cfg, persistent):
+    bare_cfg.train_dataloader.update(num_workers=2, persistent_workers=persistent)
+    before = set(multiprocessing.active_children())
+    during = set()
+
+    class Look(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            during.update(multiprocessing.active_children())
+
+    runner = build_runner(bare_cfg)
+    runner.register_hook(Look())
+    runner.train()
+    assert len(during - before) == 2
+    assert not set(multiprocessing.active_children()) - before
 
 
 def test_two_ranks_resume_in_the_middle_of_accumulation(eventful_cfg, tmp_path):
