@@ -1,6 +1,5 @@
 # A small SegFormer for CamVid at 240x180: a teacher with layer norms, and a batch norm in its head alone.
 _base_ = './deeplabv3_r18_camvid_small.py'
-class_weight = [0.87, 0.75, 3.63, 0.64, 1.70, 1.15, 3.32, 3.39, 1.49, 4.50, 6.66]
 model = dict(
     backbone=dict(
         _delete_=True,
@@ -23,7 +22,7 @@ model = dict(
         num_classes=11,
         norm_cfg=dict(type='BN'),
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', class_weight=class_weight),
+        loss_decode=dict(type='CrossEntropyLoss', class_weight={{_base_.class_weight}}),
     ),
     auxiliary_head=None,
 )

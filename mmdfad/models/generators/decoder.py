@@ -61,9 +61,9 @@ class DecoderGenerator(Generator):
     batch norm statistics, which say little about where things are, lead to images with a layout. Noise inside gives
     them the fine texture that upsampled maps lack.
 
-    The images of a decoder are as bright as each other, and have the same contrast. Photographs differ, and a student
-    has to learn that. So each image gets a contrast, a brightness and a colour cast of its own, before the sigmoid. The
-    decoder learns around them: statistics are those of the images with their levels.
+    By themselves, the images of a decoder differ too little in brightness and contrast: batch norm statistics do not
+    say how much of a variance is between images. So each image gets a contrast, a brightness and a colour cast of its
+    own, before the sigmoid. The decoder learns around them: statistics are those of the images with their levels.
 
     Texture and levels belong to the noise vector: equal vectors make equal images.
 
