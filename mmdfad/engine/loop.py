@@ -17,7 +17,7 @@ from mmdfad.datasets import NoiseDataset
 from mmdfad.models.distiller import AdversarialDistiller
 from mmdfad.registry import LOOPS
 from mmdfad.utils import DistillError, require_count
-from mmdfad.utils.compat import new_iterator, skip_samples
+from mmdfad.utils.compat import forget_iterator, new_iterator, skip_samples
 from mmdfad.utils.migration import refuse_keys
 from mmdfad.utils.model import broadcast_state, unwrap
 
@@ -106,6 +106,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         Hooks may enter contexts into ``exit_stack`` before training; they are left however training ends.
         """
         with self.exit_stack:
+            self.exit_stack.callback(self._close_stream)
             self.begin()
             self._make_up_validation()
             while self._iter < self._max_iters and not self.stop_training:
@@ -193,11 +194,11 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                 f'mmdfad.NoiseSampler does, but found {type(sampler).__name__}'
             )
         self.dataloader_iterator = new_iterator(self.dataloader)
-        self.exit_stack.callback(self._close_stream)
 
     def _close_stream(self) -> None:
         """End the dataloader's workers. Once the runner is garbage, each would be waited for, for 5 seconds in vain."""
-        self.dataloader_iterator = self.dataloader._iterator = None
+        self.dataloader_iterator = None
+        forget_iterator(self.dataloader)
 
     def _batches_before(self, round_index: int) -> int:
         """Batches that the rounds before this one take from the dataloader."""

@@ -241,8 +241,13 @@ def new_iterator(dataloader: DataLoader) -> Iterator:
     Upstream's mmengine starts them when it builds a loop, before the dataset is complete. Those of
     ``persistent_workers=True`` would keep their copy of the dataset.
     """
-    dataloader._iterator = None
+    forget_iterator(dataloader)
     return iter(dataloader)
+
+
+def forget_iterator(dataloader: DataLoader) -> None:
+    """Let a dataloader forget the iterator that it keeps, whose workers end with the last reference to it."""
+    dataloader._iterator = None
 
 
 def reverses_channels(preprocessor: nn.Module | None) -> bool:
