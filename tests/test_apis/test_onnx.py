@@ -188,7 +188,13 @@ def stock_outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, T
     return pixels, dict(logits=model(pixels, mode='tensor'), scores=scores, label=labels[:, 0])
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+# One of each kind is a test of `make test`, all others of `make test-slow`.
+QUICK = 'ResNet', 'VisionTransformer', 'LeNet5', 'UNet'
+
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
+)
 def test_file_gives_what_the_stock_package_gives(name, tmp_path):
     config, options = FAMILIES[name]
     files = save(tmp_path, config, classes=CLASSES)

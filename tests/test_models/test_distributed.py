@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TINY_SEG, assert_same_state, both_tasks, build_runner
+from conftest import TINY, TINY_SEG, assert_same_state, build_runner
 from mmengine.hooks import Hook
 from ranks import train
 
@@ -35,7 +35,7 @@ class TeacherShare(Hook):
             assert not parameter.requires_grad
 
 
-@pytest.mark.parametrize('world_size', [2, 4])
+@pytest.mark.parametrize('world_size', [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_of_a_part_of_the_batch_compute_what_one_rank_does(tiny_cfg, tmp_path, world_size):
     tiny_cfg.custom_hooks = [dict(type='mmdfad.FreezeNorms')]
     phases = [dict(name='imitation', steps=4), dict(name='generation', steps=1)]
@@ -112,7 +112,9 @@ def test_synchronised_norms_are_reverted_on_cpus(tiny_cfg, tmp_path):
         torch.distributed.destroy_process_group()
 
 
-@both_tasks
+@pytest.mark.parametrize(
+    'tiny_cfg', [TINY, pytest.param(TINY_SEG, marks=pytest.mark.slow)], ids=['classifier', 'segmentor'], indirect=True
+)
 def test_a_teacher_split_over_two_ranks_teaches_the_same(tiny_cfg, tmp_path):
     tiny_cfg.train_cfg.max_iters = 2
     tiny_cfg.default_hooks.health.interval = 1  # the other hooks look after the last round
