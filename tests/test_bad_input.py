@@ -25,13 +25,13 @@ CONFIGS = {
     'model=dict(generator=None)': r'model.generator must be a dict, but found None',
     "model=dict(generator=dict(type='UpsampleGenertor'))": r'generator.type=.*did you mean mmdfad.UpsampleGenerator\?',
     'model=dict(generator=dict(noise_dims=3))': r'model.generator.noise_dims is unknown .*did you mean noise_dim\?',
-    'model=dict(generator=dict(noise_dim=-3))': r'model.generator.noise_dim must be a positive whole number',
+    'model=dict(generator=dict(noise_dim=-3))': r'model.generator.noise_dim must be a whole number, 1 or more',
     "model=dict(generator=dict(noise_dim='a'))": r"generator.noise_dim must be a whole number, but found 'a'",
     "model=dict(generator=dict(image_size='big'))": r'generator.image_size must be a whole number or a list',
     'model=dict(generator=dict(image_size=0))': r'generator.image_size must be a positive whole number or two',
     'model=dict(generator=dict(image_size=[16, 16, 16]))': r'generator.image_size must be .*\(height, width\)',
     'model=dict(generator=dict(width=0))': r'generator.width must be a whole number, 2 or more, but found 0',
-    'model=dict(generator=dict(channels=0))': r'generator.channels must be a positive whole number',
+    'model=dict(generator=dict(channels=0))': r'generator.channels must be a whole number, 1 or more',
     'model=dict(generator=dict(channels=5))': r'model.teacher cannot take images .* model.generator.channels',
     "model=dict(generator=dict(_delete_=True, type='ReplayGenerator', generator=dict(type='RandomGenerator')))": (
         r'model.generator of type ReplayGenerator lacks capacity, replayed'
@@ -77,11 +77,11 @@ CONFIGS = {
     "model=dict(start=dict(type='LeastSquaresStart', begin=-1))": r'begin of LeastSquaresStart must be',
     # Teacher and student
     "model=dict(teacher='resnet')": r'model.teacher must be a dict',
-    "model=dict(teacher=dict(chekpoint='x'))": r"cannot build model.teacher .*'chekpoint'",
+    "model=dict(teacher=dict(chekpoint='x'))": r'model.teacher.chekpoint is unknown; did you mean checkpoint\?',
     'model=dict(teacher=dict(image_size=3))': r'model.teacher has image_size=3.* set model.generator.image_size',
     'model=dict(teacher=dict(backbone=dict(depth=19)))': r'cannot build model.teacher .*depth 19',
-    "model=dict(teacher=dict(backbone=dict(type='ResNt_CIFAR')))": r'cannot build model.teacher .*ResNt_CIFAR',
-    'model=dict(teacher=dict(backbone=dict(base_chanels=3)))': r"cannot build model.teacher .*'base_chanels'",
+    "model=dict(teacher=dict(backbone=dict(type='ResNt_CIFAR')))": r'model.teacher.backbone.type=.* did you mean .*ResNet_CIFAR\?',
+    'model=dict(teacher=dict(backbone=dict(base_chanels=3)))': r'cannot build model.teacher .*backbone.base_chanels .*did you mean base_channels\?',
     'model=dict(teacher=dict(head=None))': r'unknown to the model: head.fc.bias|no classification head',
     'model=dict(teacher=dict(data_preprocessor=dict(std=[0, 0, 0])))': r'model.teacher.*std must be positive',
     'model=dict(teacher=dict(data_preprocessor=dict(mean=[0, 0])))': r'different channel counts \(\[2, 3\]',
@@ -125,8 +125,8 @@ CONFIGS = {
     "custom_hooks=['EMAHook']": r'custom_hooks\[0\] must be a dict',
     "custom_hooks=[dict(type='EMAHok')]": r"custom_hooks\[0\].type='EMAHok' is unknown; did you mean .*EMAHook\?",
     'custom_hooks=[dict(momentum=1)]': r'custom_hooks\[0\] must have a `type`',
-    "custom_hooks=[dict(type='EMAHook', momentum=2)]": r'momentum must be in range',
-    "custom_hooks=[dict(type='EMAHook', momentm=0.2)]": r'momentm',
+    "custom_hooks=[dict(type='EMAHook', momentum=2)]": r'custom_hooks\[0\].momentum must be between 0 and 1, but found 2',
+    "custom_hooks=[dict(type='EMAHook', momentm=0.2)]": r'custom_hooks\[0\].momentm is unknown .*did you mean momentum\?',
     # Optimizers
     'optim_wrapper=None': r'optim_wrapper of a distillation must be a dict',
     "optim_wrapper=dict(_delete_=True, optimizer=dict(type='SGD', lr=1))": r'must have constructor=',
@@ -302,12 +302,12 @@ COMMANDS = {
     'distill.py @pair --student auto:0.5 --image-size 0 16': r'--image-size must be a positive whole number or two',
     'distill.py @pair --student auto:0.5 --image-size -16 16': r'--image-size must be a positive whole number or two',
     'distill.py @pair --student auto:0.5 --image-size 16': r'--image-size: expected 2 arguments',
-    'distill.py @pair --student auto:0.5 --rounds 0': r'--rounds must be a positive whole number',
+    'distill.py @pair --student auto:0.5 --rounds 0': r'--rounds must be a whole number, 1 or more',
     'distill.py @pair --student auto:0.5 --rounds x': r'--rounds: invalid int value',
     'distill.py @pair --student auto:0.5 --minutes 0': r'--minutes must be a positive number',
     'distill.py @pair --student auto:0.5 --minutes nan': r'--minutes must be a positive number',
     'distill.py @pair --student auto:0.5 --minutes 1 --rounds 3': r'give either --minutes or --rounds, not both',
-    'distill.py @pair --student auto:0.5 --batch-size 0': r'--batch-size must be a positive whole number',
+    'distill.py @pair --student auto:0.5 --batch-size 0': r'--batch-size must be a whole number, 1 or more',
     'distill.py @pair --student auto:0.5 --method dfda': r'--method: invalid choice',
     'distill.py @pair --student auto:0.5 --seed -1': r'--seed must be a whole number, 0 or more',
     'distill.py @pair --student auto:0.5 --work-dir @plain': r'plain.py would be overwritten, but mmdfad did not write it',
@@ -375,9 +375,11 @@ def test_command(command, files, tmp_path):
 
 def test_traceback_of_an_unexpected_error_is_in_the_log(files, tmp_path):
     config = tmp_path / 'config.py'
-    config.write_text(f"_base_ = '{files}/run.py'\ncustom_hooks = [dict(type='EMAHook', momentum=2)]\n")
+    config.write_text(
+        f"_base_ = '{files}/run.py'\ncustom_hooks = [dict(type='EMAHook', begin_iter=1, begin_epoch=1)]\n"
+    )
     result = call_here('train.py', config, '--work-dir', tmp_path / 'run')
     log = Path(re.search(r'The traceback is in (\S+)', result.stderr)[1])
     assert tmp_path / 'run' in log.parents
     assert 'Traceback (most recent call last)' in log.read_text()
-    assert 'AssertionError: momentum must be in range' in log.read_text()
+    assert 'AssertionError: `begin_iter` and `begin_epoch` should not' in log.read_text()

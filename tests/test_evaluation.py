@@ -74,3 +74,14 @@ def test_a_wide_interval_has_no_point():
     sure = predict_agreement(dict(leaves=0.95, inverted=0.97))
     assert sure.low <= sure.value <= sure.high
     assert 'batch norm' not in sure.reason
+
+
+def test_probe_images_that_disagree_leave_a_range():
+    """As of the students whose predictions were furthest from the truth: see docs/prediction.md."""
+    found = predict_agreement(dict(inverted=0.43, leaves=0.91))
+    assert found.value is None
+    assert (found.low, found.high) == (0, 0.91)
+    assert 'the probe images disagree' in found.reason
+    near = predict_agreement(dict(inverted=0.83, leaves=0.91))
+    assert near.value is not None
+    assert near.low > 0.5

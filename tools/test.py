@@ -20,6 +20,7 @@ from mmdfad.apis import (
     load_student_weights,
     plain_student_config,
     read_run,
+    require_test_data,
     show_predictions,
 )
 from mmdfad.utils import DistillError, readable_errors
@@ -45,6 +46,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help='average over flipped images, or those of tta_pipeline')
     parser.add_argument('--amp', action='store_true', help='compute in mixed precision')
     parser.add_argument('--no-pin-memory', action='store_true', help='do not pin the memory of batches')
+    parser.add_argument(
+        '--download', action='store_true', help='let the test data download themselves if they are missing'
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -82,6 +86,7 @@ def test_config(args: argparse.Namespace) -> Config:
     if args.amp:
         plain.test_cfg.fp16 = True
     init_distributed(plain)
+    require_test_data(plain, args.download)
     return plain
 
 

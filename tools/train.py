@@ -7,7 +7,6 @@ import os.path as osp
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from mmdfad.apis import (
     CfgOptions,
@@ -23,7 +22,7 @@ from mmdfad.apis import (
     set_amp,
     set_resume,
 )
-from mmdfad.engine import DistillRunner
+from mmdfad.engine import DistillRunner, SafeRunner
 from mmdfad.utils import DistillError, readable_errors
 from mmdfad.utils.config import read_config
 from mmdfad.utils.model import unwrap
@@ -115,7 +114,7 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
         require_whole_checkpoint(cfg.load_from)
     if is_distillation(cfg) and not args.no_validate:
         ensure_validation(cfg, args.download)
-    runner_type = DistillRunner if is_distillation(cfg) else Runner
+    runner_type = DistillRunner if is_distillation(cfg) else SafeRunner
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else runner_type.from_cfg(cfg)
     if args.preflight and is_distillation(cfg):
         for warning in check_distillation(unwrap(runner.model)):

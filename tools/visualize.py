@@ -13,6 +13,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', default='predictions.png', help='the picture to write')
     parser.add_argument('--count', type=int, default=4, help='images to draw, spread over the test set')
     parser.add_argument('--work-dir', default='work_dirs/visualize', help='folder for logs')
+    parser.add_argument(
+        '--download', action='store_true', help='let the test data download themselves if they are missing'
+    )
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='override settings of the config')
     return parser.parse_args()
 
@@ -22,7 +25,7 @@ def main() -> None:
     with readable_errors():
         cfg = read_run(args.config, args.cfg_options)
         cfg.work_dir = args.work_dir
-        draw_predictions(cfg, args.checkpoint, args.out, args.count)
+        draw_predictions(cfg, args.checkpoint, args.out, args.count, args.download)
     print(args.out)
 
 

@@ -1,13 +1,15 @@
 """Batch norms that are folded into the convolutions before them."""
 
 import copy
+import logging
 from collections import Counter
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mmdfad.utils.model import keeps_statistics
 
 # Largest error, as a share of the largest logit. Deep networks in fp32 keep some 1e-6; a wrong fold is off by whole
 # logits.
@@ -40,7 +42,8 @@ def fold_norms(model: nn.Module, images: Tensor) -> nn.Module:
         return model
     error = (exact - found).abs().max() / exact.abs().max().clamp(min=1e-6)
     if error > FOLD_TOLERANCE:
-        print_log(f'The teacher is not folded: its logits would be off by {error:.1e} of the largest', 'current', 30)
+        message = f'The teacher is not folded: its logits would be off by {error:.1e} of the largest'
+        print_log(message, 'current', logging.WARNING)
         return model
     return folded
 
@@ -87,7 +90,7 @@ def _convolutions_before_norms(model: nn.Module, images: Tensor) -> dict[nn.Modu
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             handles.append(module.register_forward_hook(after_convolution))
-        elif isinstance(module, _BatchNorm) and module.running_mean is not None:
+        elif keeps_statistics(module):
             handles.append(module.register_forward_pre_hook(before_norm))
     try:
         with torch.no_grad():

@@ -26,7 +26,7 @@ from .preflight import check_distillation
 from .report import make_report
 from .sizes import student_sizes
 from .testing import augment_test, show_predictions
-from .validation import ensure_validation
+from .validation import ensure_validation, require_test_data
 from .work_dir import claimed_work_dir
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     'merge_options',
     'plain_student_config',
     'read_run',
+    'require_test_data',
     'require_whole_checkpoint',
     'set_amp',
     'set_resume',

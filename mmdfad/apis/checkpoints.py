@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import print_log
 from torch import nn
 
 from mmdfad.engine.run_record import read_record
@@ -69,16 +69,16 @@ def find_resumable_checkpoint(work_dir: str | Path) -> str | None:
     for candidate in dict.fromkeys(candidates):
         if not _is_whole(candidate):
             damaged = True
-            _warn(f'{candidate} is damaged; trying the checkpoint before it')
+            print_log(f'{candidate} is damaged; trying the checkpoint before it', 'current', logging.WARNING)
         elif damaged and _is_of_another_run(candidate, work_dir):
-            _warn(f'{candidate} belongs to an earlier run in the same folder; not resuming from it')
+            print_log(
+                f'{candidate} belongs to an earlier run in the same folder; not resuming from it',
+                'current',
+                logging.WARNING,
+            )
         else:
             return str(candidate)
     return None
-
-
-def _warn(message: str) -> None:
-    print_log(message, MMLogger.get_current_instance(), level=logging.WARNING)
 
 
 def _is_of_another_run(checkpoint: Path, work_dir: Path) -> bool:

@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 from mmdfad.engine.optim import LEARNERS, amp_settings
 from mmdfad.models.build import NETWORK_KEYS, plain_config
 from mmdfad.utils import DistillError
-from mmdfad.utils.config import read_config
+from mmdfad.utils.config import own_metrics, read_config
 from mmdfad.utils.export import student_config
 from mmdfad.utils.migration import refuse_old_settings
 
@@ -141,8 +141,7 @@ def add_agreement(run: Config, plain: Config) -> Config:
     cfg.model = copy.deepcopy(run.model)
     cfg.model.val_agreement = True
     cfg.data_preprocessor = run.get('data_preprocessor')
-    metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    cfg.test_evaluator = [*metrics, dict(type='mmdfad.AgreementMetric')]
+    cfg.test_evaluator = [*own_metrics(cfg.test_evaluator), dict(type='mmdfad.AgreementMetric')]
     return cfg
 
 
@@ -159,7 +158,11 @@ def set_amp(cfg: Config, dtype: str) -> None:
     if not is_distillation(cfg):
         cfg.optim_wrapper.update(amp_settings(dtype, torch.device(get_device())))
         return
-    cfg.optim_wrapper.amp_dtype = dtype
-    for name in LEARNERS:
-        for key in ('type', 'amp_dtype'):
-            cfg.optim_wrapper[name].pop(key, None)
+    wrappers = cfg.get('optim_wrapper')
+    if not isinstance(wrappers, dict):
+        return  # check_settings says what is missing
+    wrappers.amp_dtype = dtype
+    for part in (wrappers.get(name) for name in LEARNERS):
+        if isinstance(part, dict):
+            for key in ('type', 'amp_dtype'):
+                part.pop(key, None)

@@ -1,6 +1,5 @@
 """A check of one part of a config: a dict with a type."""
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +8,7 @@ from mmengine.registry import Registry
 
 from mmdfad.utils import DistillError
 from mmdfad.utils.compat import OPTIONAL, check_package
-from mmdfad.utils.signature import check_arguments
+from mmdfad.utils.signature import check_arguments, similar_type
 
 # Keys that mmengine takes from the dict before it builds the type.
 _BUILDERS = ('type', '_scope_')
@@ -58,16 +57,8 @@ def find_type(kind: Any, where: str, registry: Registry, scope: str | None = Non
     with registry.switch_scope_and_registry(scope) as current:
         found = current.get(kind)
     if found is None:
-        raise DistillError(f'{where}={kind!r} is unknown{_similar(kind, registry)}')
+        raise DistillError(f'{where}={kind!r} is unknown{similar_type(kind, registry)}')
     return found
-
-
-def _similar(kind: str, registry: Registry) -> str:
-    own = {name: name for name in registry.module_dict}
-    for scope, child in registry.children.items():
-        own |= {name: f'{scope}.{name}' for name in child.module_dict}
-    close = difflib.get_close_matches(kind.rpartition('.')[2], own, 1)
-    return f'; did you mean {own[close[0]]}?' if close else ''
 
 
 def require_dict(part: Any, where: str) -> None:

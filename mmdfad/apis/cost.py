@@ -15,6 +15,7 @@ from mmengine.optim import build_optim_wrapper
 
 from mmdfad.engine import AccelerationHook
 from mmdfad.models import AdversarialDistiller
+from mmdfad.reports.numbers import duration
 from mmdfad.utils.model import evaluating
 from mmdfad.utils.progress import counting
 
@@ -99,6 +100,19 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     call()
     _wait(device)
     return time.perf_counter() - start
+
+
+def explain_time(choices: Choices, seconds: float, parts: str, cost: Cost) -> None:
+    """Say how long a run will take.
+
+    Args:
+        choices (Choices): Takes what is said.
+        seconds (float): How long.
+        parts (str): What it is made up of.
+        cost (Cost): What one batch takes.
+    """
+    reason = f'{parts}, by a timed step of each {cost.place}; validation is extra'
+    choices.make('expected time', duration(seconds), reason)
 
 
 def explain_memory(choices: Choices, cost: Cost, images: int = 0) -> None:

@@ -20,11 +20,12 @@ from mmdfad.utils.export import has_real_data
 
 from .checkpoints import load_student_weights
 from .config import add_agreement, is_distillation, plain_student_config
+from .validation import require_test_data
 
 VOID = (0, 0, 0)
 
 
-def draw_predictions(cfg: Config, checkpoint: str, out: str | Path, count: int = 4) -> None:
+def draw_predictions(cfg: Config, checkpoint: str, out: str | Path, count: int = 4, download: bool = False) -> None:
     """Draw test images with what the data say, and what teacher and student say.
 
     Each image of a classifier has three labels, which are red if student and teacher differ. Each one of a segmentor is
@@ -35,6 +36,7 @@ def draw_predictions(cfg: Config, checkpoint: str, out: str | Path, count: int =
         checkpoint (str): A training checkpoint, or an exported student.
         out (str | Path): The picture to write.
         count (int): Images, spread evenly over the test set. Defaults to 4.
+        download (bool): Let the test data download themselves if they are missing. Defaults to False.
 
     Raises:
         DistillError: If the config is not that of a distillation, or has no test data.
@@ -43,6 +45,7 @@ def draw_predictions(cfg: Config, checkpoint: str, out: str | Path, count: int =
     plain = plain_student_config(cfg)
     if not is_distillation(cfg) or not has_real_data(plain):
         raise DistillError('a figure needs the config of a distillation, with a test_dataloader of real images')
+    require_test_data(plain, download)
     both = add_agreement(cfg, plain)
     both.update(work_dir=cfg.work_dir, log_level='WARNING')
     runner = Runner.from_cfg(both)

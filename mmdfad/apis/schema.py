@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine import registry as root
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
@@ -119,6 +120,18 @@ def _check_hooks(cfg: dict) -> None:
         interval = hook.get('interval')
         if isinstance(interval, int) and interval < 1 and interval != -1:
             raise DistillError(f'{where}.interval must be a positive number of rounds, or -1 for never: {interval}')
+        if str(hook['type']).rpartition('.')[2] == 'EMAHook':
+            _check_average(hook, where)
+
+
+def _check_average(hook: dict, where: str) -> None:
+    """EMAHook hands arguments that are not its own on to the model that averages."""
+    own = {'type', 'priority', '_scope_', *inspect.signature(EMAHook).parameters}
+    average = {key: value for key, value in hook.items() if key not in own}
+    kind = hook.get('ema_type', 'ExponentialMovingAverage')
+    check_part(dict(average, type=kind), where, root.MODELS, provided=('model', 'device'))
+    if not 0 < average.get('momentum', 0.5) < 1:
+        raise DistillError(f'{where}.momentum must be between 0 and 1, but found {average["momentum"]!r}')
 
 
 def _check_optimizers(wrappers: dict) -> None:

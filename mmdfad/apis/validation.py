@@ -8,13 +8,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, Registry
 
-from mmdfad.engine.probe import PROBE_SEED
+from mmdfad.datasets.noise import LOOK_SEED
 from mmdfad.utils import DistillError
 from mmdfad.utils.config import innermost_dataset, is_noise
 
 PROBE_SIZE = 1024
 _KEYS = ('val_dataloader', 'val_evaluator', 'val_cfg')
-_WARNING = dict(logger='current', level=logging.WARNING)
+_METRICS = dict(agreement='AgreementMetric', predicted_agreement='PredictedAgreementMetric')
 
 
 def ensure_validation(cfg: Config, download: bool = False) -> None:
@@ -29,34 +29,57 @@ def ensure_validation(cfg: Config, download: bool = False) -> None:
         cfg (Config): A distillation, changed in place.
         download (bool): Let the dataset download itself, if it can. Defaults to False.
     """
-    missing = _missing_data(cfg, download)
+    missing = _missing_data(cfg, 'val_dataloader', download)
     if missing is None:
         return
     if not is_noise(cfg.train_dataloader.dataset):
-        print_log(f'No validation data ({missing}), and training uses real images: not validating', **_WARNING)
+        print_log(
+            f'No validation data ({missing}), and training uses real images: not validating', 'current', logging.WARNING
+        )
         cfg.update(dict.fromkeys(_KEYS))
         return
     if cfg.get('val_dataloader') is not None:
-        print_log(f'No validation data ({missing}): validating the agreement on generated images', **_WARNING)
+        print_log(
+            f'No validation data ({missing}): validating the agreement on generated images', 'current', logging.WARNING
+        )
     cfg.val_dataloader = ConfigDict(
         batch_size=min(cfg.train_dataloader.batch_size, PROBE_SIZE),
         num_workers=0,
         # The training loop adds the length of the vectors, which only the generator knows.
-        dataset=dict(type='mmdfad.ProbeDataset', seed=PROBE_SEED, length=PROBE_SIZE),
+        dataset=dict(type='mmdfad.ProbeDataset', seed=LOOK_SEED, length=PROBE_SIZE),
         sampler=dict(type='mmdfad.NoiseSampler'),
     )
-    cfg.val_evaluator = [ConfigDict(type=f'mmdfad.{name}') for name in ('AgreementMetric', 'PredictedAgreementMetric')]
+    cfg.val_evaluator = [ConfigDict(type=f'mmdfad.{kind}') for kind in _METRICS.values()]
     cfg.val_cfg = ConfigDict()
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if checkpoint.get('save_best'):
-        checkpoint.update(save_best='agreement', rule='greater')
+        known = isinstance(checkpoint.save_best, str) and checkpoint.save_best in _METRICS
+        checkpoint.update(save_best=checkpoint.save_best if known else 'agreement', rule='greater')
 
 
-def _missing_data(cfg: Config, download: bool) -> str | None:
-    """What is missing for validation, or None if nothing is."""
-    loader = cfg.get('val_dataloader')
+def require_test_data(cfg: Config, download: bool = False) -> None:
+    """Make sure that the test data are on this machine.
+
+    Args:
+        cfg (Config): A config with a ``test_dataloader``, changed in place.
+        download (bool): Let the dataset download itself, if it can. Defaults to False.
+
+    Raises:
+        DistillError: If data are missing.
+    """
+    missing = _missing_data(cfg, 'test_dataloader', download)
+    if missing is not None:
+        raise DistillError(
+            f'no test data ({missing}). Expected them where test_dataloader.dataset says: set its data_root, as in '
+            '--cfg-options test_dataloader.dataset.data_root=PATH'
+        )
+
+
+def _missing_data(cfg: Config, key: str, download: bool) -> str | None:
+    """What is missing for a dataloader, or None if nothing is."""
+    loader = cfg.get(key)
     if loader is None:
-        return 'the config has no val_dataloader'
+        return f'the config has no {key}'
     asks = ''
     try:
         with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:

@@ -11,6 +11,9 @@ from torch.utils.data import Dataset, Sampler
 from mmdfad.registry import DATA_SAMPLERS, DATASETS
 from mmdfad.utils import DistillError, require_positive
 
+# Seeds of noise that no run with a seed of its own draws from: for looking at a run, for probe images, which no student
+# trains on, and for a start.
+LOOK_SEED, PROBE_SEED, START_SEED = (2**63 - n for n in (1, 2, 3))
 # Philox gives 4 words of 64 bits at each counter value.
 _WORDS_PER_COUNT = 4
 

@@ -49,7 +49,8 @@ class ListedSegDataset(BaseDataset):
         """One dict for each image, with the keys that mmseg's transforms look for.
 
         Raises:
-            DistillError: If the list file is not there.
+            FileNotFoundError: If the list file is not there.
+            DistillError: If a line does not name two files inside ``data_root``.
         """
         listing = Path(self.ann_file)
         if not listing.is_file():

@@ -4,7 +4,7 @@ from .hooks import *  # noqa: F403
 from .log_processor import DistillLogProcessor
 from .loop import AdversarialDistillLoop
 from .optim import BFloat16OptimWrapper, DistillOptimWrapperConstructor
-from .runner import DistillRunner
+from .runner import DistillRunner, SafeRunner
 
 __all__ = [
     'AdversarialDistillLoop',
@@ -12,4 +12,5 @@ __all__ = [
     'DistillLogProcessor',
     'DistillOptimWrapperConstructor',
     'DistillRunner',
+    'SafeRunner',
 ]

@@ -13,7 +13,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmdfad.datasets import NoiseDataset
+from mmdfad.datasets.noise import START_SEED, NoiseDataset
 from mmdfad.models.distiller import AdversarialDistiller
 from mmdfad.registry import LOOPS
 from mmdfad.utils import DistillError, require_count
@@ -23,7 +23,7 @@ from mmdfad.utils.model import broadcast_state, unwrap
 
 from .phases import NOISE, Phase, parse_phases
 from .round_log import RoundLog
-from .run_record import RunRecord
+from .run_record import RunRecord, last_checkpoint
 from .stopwatch import Stopwatch
 from .val_share import ValidationShare
 
@@ -34,8 +34,6 @@ class StopValidation(Exception):
 
 # The paper's: five student updates, each on fresh noise, then one of the generator.
 DFAD_PHASES = (dict(name='imitation', steps=5), dict(name='generation', steps=1))
-# Seed of the noise for a start, which no training run with a seed of its own uses.
-START_SEED = 2**63 - 2
 
 
 @LOOPS.register_module()
@@ -117,6 +115,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
                     last = self._iter == self._max_iters
                     if last or self.validation_share.allows_one_more(self.runner.logger):
                         self._validate()
+                    else:
+                        self.record.note_validation(self._iter)  # left out, not interrupted
             self.round_log.flush()
             self.runner.visualizer.add_scalars(self.stopwatch.scalars(), step=self._iter)
             self.runner.call_hook('after_train_epoch')
@@ -146,10 +146,10 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
 
     def _warn_of_late_parts(self) -> None:
         """Warn of phases and a start that the run ends before."""
-        late = {f'the {phase.name} phase': phase.begin for phase in self.phases}
+        late = [(f'the {phase.name} phase', phase.begin) for phase in self.phases]
         if self.distiller.start is not None:
-            late['the start of the student'] = self.distiller.start.begin
-        for what, begin in late.items():
+            late.append(('the start of the student', self.distiller.start.begin))
+        for what, begin in late:
             if begin >= self._max_iters:
                 self.runner.logger.warning(
                     f'{what} begins in round {begin} (from 0), but the run has {self._max_iters} rounds: raise '
@@ -289,8 +289,8 @@ def _explained(batch_size: int, work_dir: str) -> Iterator[None]:
             raise
         raise DistillError(
             f'rank {get_rank()} of {get_world_size()} has lost the others: one of them has ended or cannot be reached '
-            f'({str(error).splitlines()[0]}). See the first error in the output of the ranks. The last checkpoint in '
-            f'{work_dir} is good: continue with --resume'
+            f'({str(error).splitlines()[0]}). See the first error in the output of the ranks. '
+            f'{last_checkpoint(work_dir)}: continue with --resume'
         ) from error
 
 

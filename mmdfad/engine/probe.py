@@ -8,16 +8,13 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from torch import Tensor
 
-from mmdfad.datasets import NoiseDataset
+from mmdfad.datasets.noise import LOOK_SEED, NoiseDataset
 from mmdfad.models.base_distiller import BaseDistiller
-
-# Noise that no training run with a seed of its own draws from.
-PROBE_SEED = 2**63 - 1
 
 
 def probe_noise(distiller: BaseDistiller, count: int) -> Tensor:
     """The same noise [count, noise_dim] in every run."""
-    return NoiseDataset(distiller.generator.noise_dim, PROBE_SEED).__getitems__(range(count))
+    return NoiseDataset(distiller.generator.noise_dim, LOOK_SEED).__getitems__(range(count))
 
 
 def must_probe(distiller: BaseDistiller) -> bool:

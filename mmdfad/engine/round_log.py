@@ -1,7 +1,6 @@
 """Values that rounds give, read from the device only when they are needed."""
 
 import math
-from pathlib import Path
 
 import torch
 from mmengine.logging import MessageHub
@@ -9,6 +8,8 @@ from torch import Tensor
 
 from mmdfad.models.distiller import PHASES
 from mmdfad.utils import DistillError
+
+from .run_record import last_checkpoint
 
 # Rounds that may wait without being logged.
 _LONGEST = 1000
@@ -63,9 +64,8 @@ class RoundLog:
 
     def _check_finite(self, key: str, values: dict[str, float], updated: str, round_number: int) -> None:
         if not math.isfinite(values.get(key, 0)):
-            saved = Path(self.work_dir, 'last_checkpoint').exists()
-            checkpoint = f'The last checkpoint in {self.work_dir} is good' if saved else 'There is no checkpoint yet'
             raise DistillError(
-                f'{key} is {values[key]} in round {round_number}: the {updated} has diverged. {checkpoint}. '
-                f'Lower optim_wrapper.{updated}.optimizer.lr, warm it up, or set optim_wrapper.{updated}.clip_grad'
+                f'{key} is {values[key]} in round {round_number}: the {updated} has diverged. '
+                f'{last_checkpoint(self.work_dir)}. Lower optim_wrapper.{updated}.optimizer.lr, warm it up, or set '
+                f'optim_wrapper.{updated}.clip_grad'
             )

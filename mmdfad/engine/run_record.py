@@ -44,6 +44,16 @@ class RunRecord:
         self.save()
 
 
+def last_checkpoint(work_dir: str | Path) -> str:
+    """What a message says about the last checkpoint in a work directory, which is good if there is one.
+
+    Args:
+        work_dir (str | Path): The work directory.
+    """
+    saved = Path(work_dir, 'last_checkpoint').exists()
+    return f'The last checkpoint in {work_dir} is good' if saved else 'There is no checkpoint yet'
+
+
 def read_record(work_dir: str | Path) -> dict:
     """``id`` and ``validated`` of the run in a work directory; empty if there is no file, or a damaged one.
 

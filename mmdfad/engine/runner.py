@@ -1,9 +1,10 @@
-"""mmengine's Runner with less on the terminal."""
+"""mmengine's Runner, which keeps the user's files, and says less on the terminal."""
 
 import logging
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.dist import master_only
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
@@ -12,6 +13,7 @@ from mmdfad.models.distiller import AdversarialDistiller
 from mmdfad.models.generators import Generator
 from mmdfad.models.objectives import Objectives
 from mmdfad.registry import RUNNERS
+from mmdfad.utils.generated import is_replaceable, write_config
 from mmdfad.utils.model import unwrap
 
 # How messages begin that say nothing new to who started the run: they are for its log file.
@@ -28,7 +30,21 @@ _FOR_THE_FILE = (
 
 
 @RUNNERS.register_module()
-class DistillRunner(Runner):
+class SafeRunner(Runner):
+    """mmengine's Runner. It never writes its config over a file that mmdfad did not write."""
+
+    @master_only
+    def dump_config(self) -> None:
+        """Write the config into the work directory, under the name of its file or, if that is taken, of the run."""
+        path = Path(self.work_dir, Path(self.cfg.filename or self.timestamp).stem).with_suffix('.py')
+        # The exported student is student.py.
+        if path.name == 'student.py' or not is_replaceable(path):
+            path = path.with_name(f'{self.timestamp}.py')
+        write_config(path, self.cfg.pretty_text)
+
+
+@RUNNERS.register_module()
+class DistillRunner(SafeRunner):
     """mmengine's Runner. Machine, config and hooks go to the log file only, and the terminal has a summary instead."""
 
     def build_logger(self, log_level: str | int = 'INFO', log_file: str | None = None, **kwargs) -> MMLogger:
@@ -40,10 +56,8 @@ class DistillRunner(Runner):
         return logger
 
     def dump_config(self) -> None:
-        """Write the config, as mmengine does, and log a summary of it."""
-        name = Path(self.cfg.filename or f'{self.timestamp}.py').name
-        # The exported student has that name.
-        self.cfg.dump(Path(self.work_dir, 'distillation.py' if name == 'student.py' else name))
+        """Write the config, and log a summary of it."""
+        super().dump_config()
         distiller = unwrap(self.model)
         if isinstance(distiller, AdversarialDistiller):
             for line in summary(distiller, self.cfg, f'{self.log_dir}/{self.timestamp}.log'):
@@ -63,9 +77,10 @@ def summary(distiller: AdversarialDistiller, cfg: Config, log_file: str) -> list
         log_file (str): Its log.
     """
     start = distiller.start
+    learns = f', which learns by {_names(distiller.generation)}' if distiller.generator.learns else ''
     return [
         f'Teacher: {distiller.teacher.checkpoint or "random weights"}',
-        f'Images: {_chain(distiller.generator)}, which learns by {_names(distiller.generation)}',
+        f'Images: {_chain(distiller.generator)}{learns}',
         f'Start of the student: {"its own weights" if start is None else type(start).__name__}',
         f'Imitation: {_names(distiller.imitation)}',
         f'{cfg.train_cfg.max_iters} rounds with batches of {cfg.train_dataloader.batch_size}',

@@ -12,6 +12,9 @@ CALIBRATION = Path(__file__).with_name('calibration.json')
 SMALLEST = 0.002
 # An interval that is wider leaves too much open for a number.
 WIDEST = 0.25
+# Where a student agrees so much more often on images far from the teacher's statistics than on near ones, the
+# prediction was wrong by up to 55 points.
+DISAGREEMENT = 0.2
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,12 @@ def predict_agreement(probes: Mapping[str, float]) -> Prediction:
     model = _calibration()[kind]
     score = model['intercept'] + sum(w * logit(probes[name]) for name, w in model['weights'].items())
     low, high = (_share(score + error) for error in model['errors'])
+    if disagree(probes):
+        why = (
+            "the probe images disagree: the student labels dead leaves, which are far from the teacher's statistics, "
+            'much more often like the teacher than images near to them. Such students were good or bad'
+        )
+        return Prediction(None, 0.0, max(high, probes['leaves']), why, {**probes})
     rests = f'in {model["runs"]} runs with {model["teachers"]} other teachers'
     if high - low <= WIDEST:
         return Prediction(_share(score), low, high, f'{rests}, students like this one were in this range', {**probes})
@@ -62,6 +71,11 @@ def predict_agreement(probes: Mapping[str, float]) -> Prediction:
 def kind_of(probes: Collection[str]) -> str:
     """The set of probe images that says most, by which teachers are told apart."""
     return next(name for name in ('inverted', 'sure', 'leaves') if name in probes)
+
+
+def disagree(probes: Mapping[str, float]) -> bool:
+    """Whether the sets of probe images contradict each other, so that nothing can be predicted from them."""
+    return 'inverted' in probes and probes['leaves'] - probes['inverted'] > DISAGREEMENT
 
 
 def logit(share: float) -> float:

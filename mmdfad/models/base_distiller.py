@@ -14,9 +14,11 @@ from mmdfad.utils.model import Shared, evaluating
 from mmdfad.utils.state_dict import weights_sha256
 
 from .generators import Generator
+from .label_pairs import LabelPairs
 from .network import Network
 from .pixels import resize_images
 from .probes import Probes
+from .step import labels_of
 
 # Where the student's weights are in the distiller's state dict.
 STUDENT_PREFIX = 'student.logits.model.'
@@ -137,14 +139,14 @@ class BaseDistiller(BaseModel):
                     samples += [pair | dict(probe=name) for pair in pairs]
         return samples
 
-    def probe_agreement(self) -> dict[str, float]:
-        """The share of images or pixels of each set of probe images that student and teacher label alike."""
-        shares: dict[str, list[float]] = {}
+    def probe_pairs(self) -> dict[str, LabelPairs]:
+        """The labels of teacher and student on each set of probe images."""
+        found: dict[str, LabelPairs] = {}
         for numbers in torch.arange(self.probes.count).split(16):
             for sample in self._label_probes(numbers.tolist()):
-                same = sample['student_label'] == sample['teacher_label']
-                shares.setdefault(sample['probe'], []).append(float(same.float().mean()))
-        return {name: sum(values) / len(values) for name, values in shares.items()}
+                pairs = found.setdefault(sample['probe'], LabelPairs())
+                pairs.add(sample['teacher_label'], sample['student_label'])
+        return found
 
     def _teacher_labels(self, data: dict, student_labels: Tensor) -> Tensor:
         """The teacher's labels on real data. These have the student's size, if it has one of its own."""
@@ -182,5 +184,5 @@ class BaseDistiller(BaseModel):
 
 def _label_pairs(student_logits: Tensor, teacher_logits: Tensor) -> list[dict[str, Tensor]]:
     """A sample for each image with the labels of both networks."""
-    pairs = zip(student_logits.argmax(1), teacher_logits.argmax(1), strict=True)
+    pairs = zip(labels_of(student_logits), labels_of(teacher_logits), strict=True)
     return [dict(student_label=student, teacher_label=teacher) for student, teacher in pairs]

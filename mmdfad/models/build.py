@@ -14,10 +14,11 @@ from torch import nn
 
 from mmdfad.models.logits import init_weights, unsupported_reason
 from mmdfad.models.network import Network
-from mmdfad.utils import DistillError, as_pair
+from mmdfad.utils import DistillError, as_pair, first_of
 from mmdfad.utils.checkpoint import read_checkpoint
 from mmdfad.utils.compat import OPTIONAL, check_package, check_types, is_importable
 from mmdfad.utils.config import read_config, with_type_names
+from mmdfad.utils.signature import likely_typo
 from mmdfad.utils.state_dict import explain_mismatch, regenerated_names
 
 # What a teacher's or student's dict may hold beside its config.
@@ -85,8 +86,9 @@ def plain_config(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
     if 'cfg_path' in cfg:
         unknown = set(cfg) - {'cfg_path', 'cfg_options'}
         if unknown:
+            known = ', '.join(('cfg_options', *NETWORK_KEYS))
             raise DistillError(
-                f'model.{role} has cfg_path and therefore takes only cfg_options and checkpoint beside it, but found '
+                f'model.{role} has cfg_path and therefore takes only {known} beside it, but found '
                 f'{sorted(unknown)}; put changes to the model in model.{role}.cfg_options'
             )
         plain = Config(with_type_names(read_config(cfg['cfg_path'], f'model.{role}.cfg_path').to_dict()))
@@ -133,11 +135,12 @@ def build_model(plain: Config, role: str) -> nn.Module:
         check_types(plain.model)
     except ImportError as error:
         raise DistillError(f'model.{role}: {error}') from error
-    try:
-        with DefaultScope.overwrite_default_scope(scope):
+    with DefaultScope.overwrite_default_scope(scope):
+        try:
             model = ROOT_MODELS.build(copy.deepcopy(plain.model))
-    except Exception as error:  # each model has its own way to refuse its arguments
-        raise DistillError(f'cannot build model.{role} of type {kind}: {error}') from error
+        except Exception as error:  # each model has its own way to refuse its arguments
+            typo = likely_typo(plain.model, f'model.{role}', error, ROOT_MODELS, NETWORK_KEYS)
+            raise DistillError(f'cannot build model.{role} of type {kind}: {error}{typo}') from error
     _check_complete(model, role, kind)
     init_weights(model)
     # A teacher does not need statistics over devices. The Runner handles the student's.
@@ -212,14 +215,13 @@ def _load_weights(model: nn.Module, checkpoint: str, role: str, command: str | N
         raise DistillError(
             f'{where} is corrupt, truncated or not a checkpoint ({type(error).__name__}: {first_line})'
         ) from error
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    state = content.get('state_dict', content)
     if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise DistillError(f'{where} holds no state dict of tensors')
     broken = [key for key, value in state.items() if not value.isfinite().all()]
     if broken:
-        more = f' and {len(broken) - 1} more tensors' if len(broken) > 1 else ''
         raise DistillError(
-            f'{where} has values that are NaN or infinite, in {broken[0]}{more}: its training has diverged, or the '
+            f'{where} has values that are NaN or infinite, in {first_of(broken)}: its training has diverged, or the '
             'file is damaged. Give another checkpoint'
         )
     state = {key.removeprefix('module.'): value for key, value in state.items()}

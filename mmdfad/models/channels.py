@@ -58,7 +58,7 @@ class ChannelMap:
         """The teacher's blocks for the student's block of that name: an element of a list of modules."""
         parent, _, number = name.rpartition('.')
         theirs = self.teacher_name(parent)
-        ranges = self._ranges(_get(self.teacher, theirs), _get(self.student, parent))
+        ranges = self._ranges(_child(self.teacher, theirs), _child(self.student, parent))
         first, last = ranges[int(number)] if number.isdigit() and ranges else (number, number)
         return Blocks(f'{theirs}.{first}', f'{theirs}.{last}')
 
@@ -129,7 +129,7 @@ class ChannelMap:
 
     def _heads(self, attention: str) -> tuple[int, int] | None:
         """Numbers of heads of the teacher's and the student's attention of that name, if it is one."""
-        theirs, own = _get(self.teacher, self.teacher_name(attention)), _get(self.student, attention)
+        theirs, own = _child(self.teacher, self.teacher_name(attention)), _child(self.student, attention)
         heads = tuple(
             next((n for n in (getattr(m, key, None) for key in ('num_heads', 'num_attention_heads')) if n), None)
             for m in (theirs, own)
@@ -138,7 +138,7 @@ class ChannelMap:
 
     def _groups(self, parent: str, total: int, kept: int) -> tuple[int, int] | None:
         """Groups of the grouped convolution beside a layer, if these channels are those that it takes or gives."""
-        theirs, own = _get(self.teacher, self.teacher_name(parent)), _get(self.student, parent)
+        theirs, own = _child(self.teacher, self.teacher_name(parent)), _child(self.student, parent)
         for name, conv in own.named_children() if own is not None else ():
             other = _child(theirs, name)
             if not (_is_grouped(conv) and _is_grouped(other)):
@@ -204,12 +204,9 @@ def _settings(block: nn.Module) -> list[tuple[str, str, int]]:
     ]
 
 
-def _get(model: nn.Module, name: str) -> nn.Module | None:
-    """The module of a name, if there is one."""
-    for part in name.split('.') if name else ():
-        model = _child(model, part)
-    return model
-
-
 def _child(module: nn.Module | None, name: str) -> nn.Module | None:
-    return None if module is None else module._modules.get(name)
+    """The module of that name in another one, if there is one."""
+    try:
+        return None if module is None else module.get_submodule(name)
+    except AttributeError:
+        return None

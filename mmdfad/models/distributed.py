@@ -1,5 +1,7 @@
 """A distiller on many ranks."""
 
+import logging
+
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
@@ -37,7 +39,8 @@ class DistributedDistiller(nn.Module):
         self.module = module
         if module.device.type == 'cpu':
             if sync_bn:
-                print_log('sync_bn has no effect: torch synchronises batch norm on accelerators only', 'current', 30)
+                message = 'sync_bn has no effect: torch synchronises batch norm on accelerators only'
+                print_log(message, 'current', logging.WARNING)
             revert_sync_batchnorm(module.student)
         elif sync_bn:
             nn.SyncBatchNorm.convert_sync_batchnorm(module.student)

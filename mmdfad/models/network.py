@@ -16,7 +16,7 @@ from mmdfad.utils import DistillError
 from mmdfad.utils.export import dataset_meta_of
 from mmdfad.utils.model import Shared
 
-# Name of these heads in a segmentor's state dict.
+# Prefix of the auxiliary heads in a segmentor's state dict.
 AUXILIARY_PREFIX = 'auxiliary_head.'
 
 

@@ -6,9 +6,9 @@ from functools import cached_property
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmdfad.datasets import NoiseDataset
+from mmdfad.datasets.noise import PROBE_SEED, NoiseDataset
+from mmdfad.utils.model import keeps_statistics
 
 from .chance import SEEDS
 from .generators import DeadLeaves, DecoderGenerator, Generator, MixtureGenerator, Strokes
@@ -20,8 +20,6 @@ from .objectives import BNStatisticsPrior, SpectrumPrior
 from .pixels import image_channels
 from .step import Step
 
-# Noise that no training run with a seed of its own draws from.
-SEED = 2**63 - 2
 NOISE_DIM = 256
 # Classifiers give one label an image, segmentors many.
 IMAGES, DENSE_IMAGES = 256, 32
@@ -61,7 +59,7 @@ class Probes:
         print_log(f'Making {self.count} images to compare student and teacher on', 'current')
         sets = {}
         with torch.random.fork_rng(devices=[] if device.type == 'cpu' else [device]):
-            torch.manual_seed(SEED)
+            torch.manual_seed(PROBE_SEED)
             if has_batch_norms(self.teacher) and not self.teacher.shard:
                 # A compiled teacher would not call hooks that are new to it.
                 with torch.enable_grad(), torch.compiler.set_stance('force_eager'):
@@ -91,7 +89,7 @@ class Probes:
         return max(LEAST_BATCH, min(BATCH, BATCH * BATCH_PIXELS // area))
 
     def _noise(self, start: int, count: int) -> Tensor:
-        return NoiseDataset(NOISE_DIM, SEED).__getitems__(range(start, start + count))
+        return NoiseDataset(NOISE_DIM, PROBE_SEED).__getitems__(range(start, start + count))
 
     def _invert(self, device: torch.device) -> Tensor:
         """Images of a decoder that learns, with its noise, the statistics of the teacher and a natural spectrum.
@@ -130,7 +128,7 @@ class Probes:
 
 def has_batch_norms(network: Network) -> bool:
     """Whether a network has batch norms, whose statistics describe its training images."""
-    return any(isinstance(m, _BatchNorm) and m.running_mean is not None for m in network.logits.modules())
+    return any(map(keeps_statistics, network.logits.modules()))
 
 
 def chooses_images(teacher: Network) -> bool:

@@ -33,6 +33,11 @@ class Output:
     taps: dict[Tap, Tensor] = field(default_factory=dict)
 
 
+def labels_of(logits: Tensor) -> Tensor:
+    """The labels [N] or [N, H, W] of logits [N, K] or [N, K, H, W]."""
+    return logits.max(1).indices  # ten times faster than `argmax` for pixels on CPUs
+
+
 @dataclass
 class Step:
     """One batch on its way through a phase.

@@ -1,5 +1,6 @@
 """Classifiers from outside OpenMMLab: torchvision's, timm's, or your own."""
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -55,8 +56,8 @@ class TorchClassifier(BaseModel):
         self.model = _find(factory)(**(kwargs or {}))
         if not isinstance(self.model, nn.Module):
             raise DistillError(f'{factory} must make a torch.nn.Module, but made a {type(self.model).__name__}')
-        self._register_state_dict_hook(strip_model_prefix)
-        self._register_load_state_dict_pre_hook(_add_prefix)
+        self.register_state_dict_post_hook(strip_model_prefix)
+        self.register_load_state_dict_pre_hook(_add_prefix)
 
     def forward(
         self, inputs: Tensor, data_samples: Sequence[BaseDataElement] | None = None, mode: str = 'tensor'
@@ -101,13 +102,13 @@ def _find(factory: str) -> Any:
 
 
 def _run_file(path: str) -> ModuleType:
-    spec = spec_from_file_location(Path(path).stem, path)
-    module = module_from_spec(spec)
+    spec = spec_from_file_location(f'mmdfad_factory_{Path(path).stem}', path)
+    module = sys.modules[spec.name] = module_from_spec(spec)  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
 
-def _add_prefix(state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+def _add_prefix(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """Add ``model.`` to the names of a state dict before it is loaded."""
     for key in [key for key in state_dict if key.startswith(prefix)]:
         state_dict[f'{prefix}model.{key.removeprefix(prefix)}'] = state_dict.pop(key)

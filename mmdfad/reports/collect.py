@@ -9,6 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmdfad.evaluation.prediction import kind_of
+
 from .commands import next_commands
 from .environment import describe_environment
 from .inspection import Inspection
@@ -51,7 +53,7 @@ def collect(run: Run, found: Inspection | None) -> dict[str, Any]:
         found (Inspection, optional): What its networks show. None if nobody could look.
     """
     logs, planned = run.logs, int(run.cfg.train_cfg.max_iters)
-    done = run.round >= planned
+    done = run.round >= planned or logs.ended_early is not None
     dense = found is not None and found.generated.worst[0].teacher.ndim == 2
     unit = 'pixels' if dense else 'images'
     real = _real_metrics(run, found)
@@ -61,7 +63,7 @@ def collect(run: Run, found: Inspection | None) -> dict[str, Any]:
     return dict(
         title=run.work_dir.absolute().name,
         verdict=verdict(prediction, generated, real, unit),
-        status=_status(logs, done, run.round, planned),
+        status=_status(logs, done, run.round),
         rounds=dict(done=run.round, planned=planned),
         unit=unit,
         prediction=prediction and asdict(prediction),
@@ -69,6 +71,7 @@ def collect(run: Run, found: Inspection | None) -> dict[str, Any]:
         onnx=_onnx(run.work_dir),
         validation=real,
         generated=generated,
+        classes=_by_class(found) if found else None,
         start=dict(notes=logs.start_notes, errors=[dict(layer=k, error=v) for k, v in logs.start_errors]),
         seconds=_seconds(logs),
         health=[dict(round=number, text=text) for number, text in logs.health],
@@ -108,12 +111,12 @@ def _onnx(work_dir: Path) -> dict[str, Any] | None:
     return found if found['file_bytes'] == file.stat().st_size else None
 
 
-def _status(logs: Logs, done: bool, number: int, planned: int) -> dict[str, str | None]:
+def _status(logs: Logs, done: bool, number: int) -> dict[str, str | None]:
     """``state`` (``'complete'``, ``'interrupted'`` or ``'failed'``) and the ``reason``."""
     if logs.error:
         return dict(state='failed', reason=logs.error)
     if done:
-        return dict(state='complete', reason=None)
+        return dict(state='complete', reason=logs.ended_early)
     return dict(state='interrupted', reason=f'The run was interrupted. The student is that of round {number:,}.')
 
 
@@ -136,15 +139,20 @@ def _real_metrics(run: Run, found: Inspection | None) -> dict | None:
 
 
 def _generated(found: Inspection) -> dict:
-    generated = found.generated
-    rows = generated.by_class(found.classes)
-    shares = ('share', 'agreement', 'lost')
+    pairs = found.generated.pairs
     return dict(
-        count=generated.count,
-        agreement=round(generated.agreement, _DECIMALS),
+        count=found.generated.count,
+        agreement=round(pairs.agreement, _DECIMALS),
         adversarial=found.adversarial,
-        classes=[row | {key: round(row[key], _DECIMALS) for key in shares} for row in rows],
     )
+
+
+def _by_class(found: Inspection) -> dict:
+    """The agreement by class, on probe images if there are any: the student has not trained on them."""
+    name = kind_of(found.probes) if found.probes else None
+    pairs = found.probes[name] if name else found.generated.pairs
+    rows, shares = pairs.by_class(found.classes.names), ('share', 'agreement', 'lost')
+    return dict(probes=name, rows=[row | {key: round(row[key], _DECIMALS) for key in shares} for row in rows])
 
 
 def _seconds(logs: Logs) -> dict[str, float]:

@@ -1,15 +1,16 @@
 """Teacher and student on generated images: where they agree, and what to show of it."""
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmdfad.engine.probe import Classes, probe_noise, to_pictures
+from mmdfad.engine.probe import probe_noise, to_pictures
 from mmdfad.models.base_distiller import BaseDistiller
+from mmdfad.models.label_pairs import LabelPairs
+from mmdfad.models.step import labels_of
 
 # Multiply-adds of teacher and student for all images, some seconds on a CPU core, and bounds for their number.
 _FLOPS, _LEAST, _MOST = 6e10, 12, 1024
@@ -44,47 +45,16 @@ class Generated:
     """The labels on all generated images, and some of the images.
 
     Attributes:
-        pairs (Counter[tuple[int, int]]): Images, or pixels, by the labels of teacher and student.
+        pairs (LabelPairs): Images, or pixels, by the labels of teacher and student.
         count (int): Number of images.
         worst (list[Example]): Those where the networks differ most, most first.
         drawn (list[Example]): The first ones: a fair sample.
     """
 
-    pairs: Counter[tuple[int, int]]
+    pairs: LabelPairs
     count: int
     worst: list[Example]
     drawn: list[Example]
-
-    @property
-    def agreement(self) -> float:
-        """float: Share of images, or pixels, with the same label."""
-        same = sum(number for (teacher, student), number in self.pairs.items() if teacher == student)
-        return same / max(self.pairs.total(), 1)
-
-    def by_class(self, classes: Classes) -> list[dict]:
-        """Agreement for each label that the teacher gives, the class that costs most first.
-
-        Args:
-            classes (Classes): Names of the classes.
-
-        Returns:
-            list[dict]: ``name``; ``share`` of all images or pixels; ``agreement``; ``lost``, the share of all that the
-            student labels differently; ``instead``, the label that it then gives most often, or None.
-        """
-        total, rows = self.pairs.total(), []
-        for label in {teacher for teacher, _ in self.pairs}:
-            row = Counter({student: number for (teacher, student), number in self.pairs.items() if teacher == label})
-            seen, same = row.total(), row.pop(label, 0)
-            rows.append(
-                dict(
-                    name=classes.names[label],
-                    share=seen / total,
-                    agreement=same / seen,
-                    lost=(seen - same) / total,
-                    instead=classes.names[row.most_common(1)[0][0]] if row else None,
-                )
-            )
-        return sorted(rows, key=lambda row: (-row['lost'], -row['share']))
 
 
 def look(distiller: BaseDistiller, flops: float, keep: int) -> Generated:
@@ -97,7 +67,7 @@ def look(distiller: BaseDistiller, flops: float, keep: int) -> Generated:
     """
     count = int(min(max(_FLOPS / max(flops, 1), _LEAST), _MOST))
     batch = max(2, min(_BATCH, _BATCH_PIXELS // math.prod(distiller.generator.image_size)))
-    pairs: Counter[tuple[int, int]] = Counter()
+    pairs = LabelPairs()
     worst: list[Example] = []
     drawn: list[Example] = []
     device = distiller.device
@@ -105,9 +75,7 @@ def look(distiller: BaseDistiller, flops: float, keep: int) -> Generated:
         torch.manual_seed(0)
         for vectors in probe_noise(distiller, count).split(batch):
             images, student, teacher = distiller.probe(vectors)
-            labels = torch.stack([teacher.argmax(1).flatten(), student.argmax(1).flatten()])
-            found, numbers = labels.unique(dim=1, return_counts=True)
-            pairs.update(dict(zip(map(tuple, found.T.tolist()), numbers.tolist(), strict=True)))
+            pairs.add(labels_of(teacher), labels_of(student))
             examples = _examples(distiller, images, student, teacher)
             drawn += examples[: keep - len(drawn)]
             worst = sorted(worst + examples, key=lambda e: (e.agreement, -e.distance))[:keep]
@@ -115,8 +83,8 @@ def look(distiller: BaseDistiller, flops: float, keep: int) -> Generated:
 
 
 def _examples(distiller: BaseDistiller, images: Tensor, student: Tensor, teacher: Tensor) -> list[Example]:
-    labels = teacher.argmax(1), student.argmax(1)
-    probabilities = teacher.softmax(1), student.softmax(1)
+    labels = labels_of(teacher), labels_of(student)
+    probabilities = [distiller.teacher.logits.probabilities(logits) for logits in (teacher, student)]
     own = [_mean(p.gather(1, label.unsqueeze(1))) for p, label in zip(probabilities, labels, strict=True)]
     of_teachers = _mean(probabilities[1].gather(1, labels[0].unsqueeze(1)))
     same = _mean((labels[0] == labels[1]).float().unsqueeze(1))

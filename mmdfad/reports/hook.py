@@ -10,6 +10,7 @@ from mmengine.dist import get_world_size, is_main_process, master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmdfad.engine.hooks import PreemptionHook
 from mmdfad.engine.probe import must_probe
 from mmdfad.registry import HOOKS
 from mmdfad.utils import DistillError
@@ -20,7 +21,7 @@ from mmdfad.utils.quiet import quiet
 from .collect import Run
 from .environment import describe_environment
 from .inspection import Limits, inspect
-from .logs import ENVIRONMENT, STOPPED, WRITTEN, read_logs
+from .logs import ENDED_EARLY, ENVIRONMENT, STOPPED, WRITTEN, read_logs
 from .render import render_table
 from .write import saved_weights, write_report
 
@@ -63,7 +64,10 @@ class ReportHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Write the report of a run that has ended without an error."""
-        self._report(runner, look=must_probe(unwrap(runner.model)))
+        interrupted = any(isinstance(hook, PreemptionHook) and hook.stopped for hook in runner.hooks)
+        if runner.iter < runner.max_iters and not interrupted:
+            runner.logger.info(f'{ENDED_EARLY}after round {runner.iter} of {runner.max_iters}.')
+        self._report(runner, must_probe(unwrap(runner.model)), _HURRY if interrupted else self.limits)
 
     @contextmanager
     def _reporting_errors(self, runner: Runner) -> Iterator[None]:
@@ -72,28 +76,28 @@ class ReportHook(Hook):
         except (Exception, KeyboardInterrupt) as error:
             if is_main_process():
                 text = str(error) or 'it was interrupted'
-                name = '' if type(error).__name__ == 'DistillError' else f'{type(error).__name__}: '
+                name = '' if isinstance(error, DistillError) else f'{type(error).__name__}: '
                 runner.logger.error(f'{STOPPED}{name}{text}')
                 # The other ranks may be gone.
-                self._report(runner, look=not (unwrap(runner.model).teacher.shard and get_world_size() > 1))
+                look = not (unwrap(runner.model).teacher.shard and get_world_size() > 1)
+                self._report(runner, look, _HURRY)
             raise
 
-    def _report(self, runner: Runner, look: bool) -> None:
+    def _report(self, runner: Runner, look: bool, limits: Limits) -> None:
         try:
-            self._write(runner, look)
+            self._write(runner, look, limits)
         except Exception as error:
             runner.logger.warning(
                 f'Could not write the report ({type(error).__name__}: {error}). Nothing else is missing. Try again '
                 f'with\n  python tools/report.py {runner.work_dir}'
             )
 
-    def _write(self, runner: Runner, look: bool) -> None:
+    def _write(self, runner: Runner, look: bool, limits: Limits) -> None:
         if not (look or is_main_process()):
             return
         distiller, work_dir = unwrap(runner.model), Path(runner.work_dir)
         logs = read_logs(work_dir)
-        limits = self.limits if runner.iter >= runner.max_iters else _HURRY
-        last = runner.message_hub.get_info('last_ckpt') if 'last_ckpt' in runner.message_hub.runtime_info else None
+        last = runner.message_hub.get_info('last_ckpt')
         saved = last is not None and Path(last).is_file()
         weights = saved_weights(distiller, last) if saved else nullcontext(dict(iter=runner.iter))
         loader = getattr(runner.val_loop, 'dataloader', None)
@@ -103,7 +107,7 @@ class ReportHook(Hook):
             run = Run(work_dir, runner.cfg, meta['iter'], runner.seed, distiller.teacher_record, logs)
             report = write_report(run, found)
             if found and found.prediction and saved:
-                add_to_student(work_dir, predicted_agreement=asdict(found.prediction))
+                add_to_student(work_dir, meta['iter'], predicted_agreement=asdict(found.prediction))
             runner.logger.info(f'{WRITTEN}: {render_table(report, work_dir)}')
 
 

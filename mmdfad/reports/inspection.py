@@ -10,6 +10,8 @@ from mmdfad.engine.optim import fastest_dtype
 from mmdfad.engine.probe import Classes, probe_noise
 from mmdfad.evaluation.prediction import Prediction, predict_agreement
 from mmdfad.models.base_distiller import BaseDistiller
+from mmdfad.models.label_pairs import LabelPairs
+from mmdfad.models.objectives import Discrepancy
 
 from .generated import Generated, look
 from .logs import Logs
@@ -46,6 +48,7 @@ class Inspection:
         generated (Generated): The networks on generated images.
         classes (Classes): Names and colours of the classes.
         prediction (Prediction, optional): The predicted agreement on real images.
+        probes (dict[str, LabelPairs]): The labels on each set of probe images, if it was predicted.
         scores (Scores, optional): The networks on the run's validation data.
         adversarial (bool): Whether the generator has learned to make the networks differ.
     """
@@ -54,6 +57,7 @@ class Inspection:
     generated: Generated
     classes: Classes
     prediction: Prediction | None
+    probes: dict[str, LabelPairs]
     scores: Scores | None
     adversarial: bool
 
@@ -86,13 +90,16 @@ def _inspect(
     found = measure(networks, images, dtypes, limits.latency)
     flops = {role: values['flops'] for role, values in found.items()}
     ratio = flops['teacher'] / max(flops['student'], 1) if 'teacher' in flops else _RATIO
+    probes = distiller.probe_pairs() if limits.predict else {}
+    agreement = {name: pairs.agreement for name, pairs in probes.items()}
     return Inspection(
         networks=found,
         generated=look(distiller, flops['student'] * (1 + ratio), _EXAMPLES[logits.ndim]),
         classes=Classes.of(distiller, cfg),
-        prediction=predict_agreement(distiller.probe_agreement()) if limits.predict else None,
+        prediction=predict_agreement(agreement) if agreement else None,
+        probes=probes,
         scores=score(distiller, cfg, logs, ratio, limits.validation, loader),
-        adversarial=distiller.generator.learns and 'Discrepancy' in str(cfg.model.get('generation', 'L1Discrepancy')),
+        adversarial=distiller.generator.learns and any(isinstance(o, Discrepancy) for o in distiller.generation),
     )
 
 

@@ -12,6 +12,7 @@ from mmdfad.utils import DistillError
 
 # What the report's hook logs. The tool finds it again.
 ENVIRONMENT, STOPPED, WRITTEN = 'Environment: ', 'The run stopped: ', 'Distillation report'
+ENDED_EARLY = 'A hook has ended the run early, '
 _RECORD = re.compile(r'(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - \S+ - ([A-Z]+) - (.*)')
 _LOCATION = re.compile(r'\S+ - \S+ - \d+ - ')  # mmengine's, in errors
 _RESUMED = re.compile(r'resumed epoch: \d+, iter: (\d+)')
@@ -140,6 +141,12 @@ class Logs:
         records = self.sessions[-1].records if self.sessions else []
         found = [r.text for r in records if r.level == 'ERROR' and r.text.startswith(STOPPED)]
         return found[-1].removeprefix(STOPPED) if found else None
+
+    @property
+    def ended_early(self) -> str | None:
+        """Str | None: What the last session says if a hook has ended it before its last round."""
+        records = self.sessions[-1].records if self.sessions else []
+        return next((record.text for record in records if record.text.startswith(ENDED_EARLY)), None)
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -48,7 +48,7 @@ def render_page(report: dict[str, Any], found: Inspection | None) -> str:
         facts=_facts(report),
         examples={} if found is None else show_examples(found.generated, found.classes),
         legend=[] if found is None else legend(found.generated, found.classes),
-        classes=(report['generated'] or {}).get('classes', [])[:_CLASSES],
+        classes=(report.get('classes') or {}).get('rows', [])[:_CLASSES],
         charts=draw_charts(report['series'], report['metrics'], report['validation'] is not None),
         checked=any(name.startswith('health/') for name in report['series']),
         parts=[(part, value, number) for number, (part, value) in enumerate(seconds.items(), 1) if value > 0],

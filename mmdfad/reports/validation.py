@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmdfad.models.base_distiller import BaseDistiller
-from mmdfad.utils.config import is_noise
+from mmdfad.utils.config import is_noise, own_metrics
 from mmdfad.utils.model import evaluating
 from mmdfad.utils.quiet import quiet
 
@@ -89,8 +89,7 @@ def score(
 
 
 def _evaluator(cfg: Config, dataset: Dataset) -> Evaluator:
-    metrics = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
-    evaluator = Evaluator(copy.deepcopy([m for m in metrics if not str(m.type).endswith('AgreementMetric')]))
+    evaluator = Evaluator(copy.deepcopy(own_metrics(cfg.val_evaluator)))
     evaluator.dataset_meta = getattr(dataset, 'metainfo', None)
     return evaluator
 

@@ -66,16 +66,24 @@ def only_weights(where: str = 'a checkpoint') -> Iterator[None]:
     Raises:
         DistillError: If a file that is loaded in the context holds code.
     """
-    if os.environ.get(_ANYTHING) or os.environ.get(_ONLY_WEIGHTS):
+    if _is_set(_ANYTHING) or _is_set(_ONLY_WEIGHTS):
         with _explained(where):
             yield
         return
+    before = os.environ.pop(_ONLY_WEIGHTS, None)
     os.environ[_ONLY_WEIGHTS] = '1'
     try:
         with _explained(where):
             yield
     finally:
         del os.environ[_ONLY_WEIGHTS]
+        if before is not None:
+            os.environ[_ONLY_WEIGHTS] = before
+
+
+def _is_set(switch: str) -> bool:
+    """Whether a switch of torch's own is on. It takes '0' for off."""
+    return os.environ.get(switch, '').lower() in ('1', 'y', 'yes', 'true')
 
 
 @contextmanager

@@ -43,6 +43,16 @@ def read_config(path: str, key: str = 'the config') -> Config:
         ) from error
 
 
+def own_metrics(evaluator: Any) -> list:
+    """The metrics of an evaluator that a model without a teacher has, too.
+
+    Args:
+        evaluator (Any): The config of a metric, or several.
+    """
+    metrics = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
+    return [metric for metric in metrics if not str(metric.get('type')).endswith('AgreementMetric')]
+
+
 def with_type_names(cfg: Any) -> Any:
     """A copy of a config with the names of classes and functions in their place.
 

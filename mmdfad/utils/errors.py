@@ -21,8 +21,7 @@ def require_positive(where: str, **values: int) -> None:
         DistillError: For the first that is not.
     """
     for key, value in values.items():
-        if not isinstance(value, int) or value < 1:
-            raise DistillError(f'{where.format(key)} must be a positive whole number, but found {value!r}')
+        require_count(where.format(key), value, 1)
 
 
 def require_count(key: str, value: int, least: int = 0) -> None:
@@ -38,6 +37,11 @@ def require_count(key: str, value: int, least: int = 0) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise DistillError(f'{key} must be a whole number, {least} or more, but found {value!r}')
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are, for messages: ``'conv1 (and 3 more)'``."""
+    return names[0] if len(names) == 1 else f'{names[0]} (and {len(names) - 1} more)'
 
 
 def as_pair(size: int | Sequence[int], key: str) -> tuple[int, int]:

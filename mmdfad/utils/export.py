@@ -11,7 +11,8 @@ from mmengine.registry import DATASETS
 from torch import Tensor
 
 from .atomic import atomic_write
-from .config import custom_imports, innermost_dataset, is_noise, with_type_names
+from .checkpoint import read_checkpoint
+from .config import custom_imports, innermost_dataset, is_noise, own_metrics, with_type_names
 from .errors import DistillError
 from .generated import require_replaceable, write_config
 
@@ -40,10 +41,8 @@ def student_config(run: Config, student: Config) -> Config:
     pipeline = innermost_dataset((content.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline')
     if scope == 'mmseg' and pipeline:
         content['test_pipeline'] = pipeline  # where mmseg.apis.inference_model looks
-    metrics = content.get('test_evaluator')
-    if isinstance(metrics, list):
-        # An exported student has no teacher to agree with.
-        content['test_evaluator'] = [m for m in metrics if not str(m.get('type')).endswith('AgreementMetric')]
+    if 'test_evaluator' in content:  # an exported student has no teacher to agree with
+        content['test_evaluator'] = own_metrics(content['test_evaluator'])
     if student.default_scope in _VISUALIZERS:  # the stock inferencers need their own visualizer
         content['visualizer'] = dict(
             type=_VISUALIZERS[student.default_scope], name='visualizer', vis_backends=[dict(type='LocalVisBackend')]
@@ -129,16 +128,19 @@ def write_student(folder: str | Path, cfg: Config, state_dict: Mapping[str, Tens
     return config_file, checkpoint_file
 
 
-def add_to_student(folder: str | Path, **meta) -> None:
-    """Add something to the ``meta`` of the student in a folder, if there is one.
+def add_to_student(folder: str | Path, rounds: int, **meta) -> None:
+    """Add something to the ``meta`` of the student in a folder, if there is one of these rounds.
 
     Args:
         folder (str | Path): The folder of ``student.pth``.
+        rounds (int): Rounds of the student that it holds for. ``save_best`` may have exported another one.
         meta: What to add, in plain values.
     """
     path = Path(folder, 'student.pth')
-    if path.is_file():
-        content = torch.load(path, map_location='cpu', weights_only=True)
+    if not path.is_file():
+        return
+    content = read_checkpoint(str(path), f'the student {path}')
+    if content['meta'].get('iter') == rounds:
         content['meta'].update(meta)
         _save(path, content)
 

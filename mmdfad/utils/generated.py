@@ -35,16 +35,26 @@ def require_replaceable(path: str | Path) -> None:
     Raises:
         DistillError: If it exists, and mmdfad did not write it, or it was changed since.
     """
-    path = Path(path)
-    if not path.exists():
-        return
-    text, sealed, digest = path.read_text().rpartition(SEAL)
-    if not sealed or digest.strip() != _digest(text):
+    if not is_replaceable(path):
+        sealed = SEAL in Path(path).read_text(encoding='utf-8')
         what = 'it was changed since mmdfad wrote it' if sealed else 'mmdfad did not write it'
         raise DistillError(
             f'{path} would be overwritten, but {what}; choose another folder with --work-dir (or --out-dir), or move '
             'the file'
         )
+
+
+def is_replaceable(path: str | Path) -> bool:
+    """Whether a config file does not exist, or is as mmdfad wrote it.
+
+    Args:
+        path (str | Path): The file.
+    """
+    path = Path(path)
+    if not path.exists():
+        return True
+    text, sealed, digest = path.read_text(encoding='utf-8').rpartition(SEAL)
+    return bool(sealed) and digest.strip() == _digest(text)
 
 
 def _digest(text: str) -> str:

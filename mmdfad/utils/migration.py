@@ -1,7 +1,7 @@
 """Settings of earlier versions, and what to write in their place."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -76,13 +76,13 @@ def _removed(where: str, key: str) -> str:
     return f'{where}.{key} is a setting of an earlier version; write {REMOVED[where][key]}'
 
 
-def refuse_keys(where: str, keys: Mapping[str, Any], known: Any = None) -> None:
+def refuse_keys(where: str, keys: Mapping[str, Any], known: Callable) -> None:
     """Refuse keys that nothing takes, and say what to write instead.
 
     Args:
         where (str): The config key that they stand under: ``'model'`` or ``'train_cfg'``.
         keys (Mapping[str, Any]): The keys that were left over.
-        known (Any, optional): The callable whose arguments could have been meant.
+        known (Callable): The callable whose arguments could have been meant.
 
     Raises:
         DistillError: If there are any.
@@ -90,6 +90,6 @@ def refuse_keys(where: str, keys: Mapping[str, Any], known: Any = None) -> None:
     for key in keys:
         if key in REMOVED[where]:
             raise DistillError(_removed(where, key))
-        parameters = inspect.signature(known).parameters.values() if known else ()
+        parameters = inspect.signature(known).parameters.values()
         names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in _GIVEN]
         raise DistillError(f'{where}.{key} is unknown{did_you_mean(key, names)}')

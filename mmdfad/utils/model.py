@@ -10,6 +10,7 @@ from mmengine.analysis import FlopAnalyzer
 from mmengine.dist import broadcast
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .errors import DistillError
 
@@ -100,6 +101,11 @@ def model_size(model: nn.Module, images: Tensor) -> ModelSize:
     )
 
 
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether a module is a batch norm with running statistics."""
+    return isinstance(module, _BatchNorm) and module.running_mean is not None
+
+
 def classifier_of(model: nn.Module) -> str:
     """Name of the layer that gives a model's logits: mmseg's ``conv_seg``, or the last linear or convolutional layer.
 
@@ -110,4 +116,4 @@ def classifier_of(model: nn.Module) -> str:
     if not layers:
         raise DistillError(f'found no linear or convolutional layer in {type(model).__name__} that gives its logits')
     # The heads of mmseg register their other layers after it.
-    return ([name for name in layers if name.endswith('conv_seg')] or layers)[-1]
+    return ([name for name in layers if name.rpartition('.')[2] == 'conv_seg'] or layers)[-1]

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.registry import Registry
+
 from .errors import DistillError
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -79,6 +81,54 @@ def check_arguments(
     required = {key for key in known if parameters[key][0].default is inspect.Parameter.empty} - given.keys()
     if required:
         raise DistillError(f'{where} of type {name_of} lacks {", ".join(sorted(required))}')
+
+
+def similar_type(kind: str, registry: Registry) -> str:
+    """What to add to a message about a type that a registry and its children do not have.
+
+    Args:
+        kind (str): What was found.
+        registry (Registry): Where it was looked up.
+
+    Returns:
+        str: ``'; did you mean scope.X?'``, or an empty string.
+    """
+    own = {name: name for name in registry.module_dict}
+    for scope, child in registry.children.items():
+        own |= {name: f'{scope}.{name}' for name in child.module_dict}
+    close = difflib.get_close_matches(kind.rpartition('.')[2], own, 1)
+    return f'; did you mean {own[close[0]]}?' if close else ''
+
+
+def likely_typo(part: Any, where: str, error: Exception, registry: Registry, others: Collection[str] = ()) -> str:
+    """What a dict that could not be built probably meant, if its error names an unknown key or type in it.
+
+    Args:
+        part (Any): The dict, with others inside it.
+        where (str): Its key in the config.
+        error (Exception): Why it could not be built.
+        registry (Registry): Where its types are looked up.
+        others (Collection[str]): Keys that the dict may have beside the arguments of its type. Defaults to none.
+
+    Returns:
+        str: ``'; model.teacher.backbone.depht is unknown; did you mean depth?'``, or an empty string.
+    """
+    if isinstance(part, list | tuple):
+        part = dict(enumerate(part))
+    if not isinstance(part, Mapping):
+        return ''
+    kind = part.get('type')
+    with registry.switch_scope_and_registry(part.get('_scope_')) as current:
+        target = current.get(kind) if isinstance(kind, str) else None
+    if isinstance(kind, str) and target is None and f'{kind} is not in' in str(error):
+        return f'; {where}.type={kind!r} is unknown{similar_type(kind, registry)}'
+    if target is not None:
+        known = {*others} | {name for init in _initialisers(target) for name in inspect.signature(init).parameters}
+        for key in part:
+            close = difflib.get_close_matches(str(key), known - {'self'}, 1)
+            if key not in known and close and f"unexpected keyword argument '{key}'" in str(error):
+                return f'; {where}.{key} is unknown; did you mean {close[0]}?'
+    return next(filter(None, (likely_typo(v, f'{where}.{k}', error, registry) for k, v in part.items())), '')
 
 
 def _parameters(target: Callable) -> tuple[dict[str, tuple[inspect.Parameter, Any]], bool]:

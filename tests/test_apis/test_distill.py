@@ -12,6 +12,8 @@ from mmengine.registry import PARAM_SCHEDULERS
 from tiny_configs import SWIN, save_untrained, write_tiny
 
 from mmdfad.apis import write_distillation
+from mmdfad.apis.choices import Choices, Task
+from mmdfad.apis.methods import dfad
 from mmdfad.models.build import build_model, plain_config
 from mmdfad.models.pixels import PixelSpace
 from mmdfad.utils import DistillError
@@ -24,9 +26,10 @@ def tiny(tmp_path):
     return partial(write_tiny, tmp_path)
 
 
-def written(tmp_path, *arguments, method='dfad', **kwargs) -> tuple[Config, list[str]]:
-    """The config, read again, and the reasons in it."""
-    reasons = write_distillation(tmp_path / 'distill.py', *map(str, arguments), method=method, **kwargs)
+def written(tmp_path, *arguments, method='dfad', batch_size=2, **kwargs) -> tuple[Config, list[str]]:
+    """The config, read again, and the reasons in it. It times steps of few images unless told otherwise."""
+    kwargs |= dict(method=method, batch_size=batch_size)
+    reasons = write_distillation(tmp_path / 'distill.py', *map(str, arguments), **kwargs)
     return Config.fromfile(tmp_path / 'distill.py'), reasons
 
 
@@ -68,7 +71,7 @@ def test_the_file_has_the_reasons_and_differs_from_the_base_in_what_was_chosen(t
             dict(student='mmpretrain::resnet/resnet18_8xb16_cifar10.py'),
             r'model.student cannot take images of shape \[1, ',
         ),
-        (dict(rounds=0), '--rounds must be a positive whole number, but found 0'),
+        (dict(rounds=0), '--rounds must be a whole number, 1 or more, but found 0'),
         (dict(image_size=(0, 32)), '--image-size must be a positive'),
     ],
 )
@@ -127,8 +130,16 @@ def test_the_last_size_of_the_test_pipeline_is_that_of_the_images(tmp_path, tiny
     assert cfg.model.generator.image_size == size
     large = size == (64, 64)
     assert cfg.model.generator.type == ('mmdfad.DCGANGenerator' if large else 'mmdfad.UpsampleGenerator')
-    assert cfg.train_dataloader.batch_size == 256
     assert cfg.train_cfg.max_iters == (15000 if large else 25000)
+
+
+@pytest.mark.parametrize(
+    ('size', 'batch_size'), [((16, 24), 256), ((64, 64), 256), ((128, 128), 64), ((128, 256), 32), ((999, 999), 4)]
+)
+def test_the_papers_batch_size_at_other_sizes(size, batch_size):
+    choices = Choices()
+    assert dfad._batch_size(choices, Task(None, None, size)) == batch_size
+    assert "the paper's" in choices.lines[0]
 
 
 def test_choices_for_large_images(tmp_path, tiny, teacher_checkpoints):
@@ -140,8 +151,11 @@ def test_choices_for_large_images(tmp_path, tiny, teacher_checkpoints):
     space = PixelSpace.of(build_model(plain_config(dict(cfg_path=str(teacher)), 'teacher'), 'teacher'))
     reach = torch.stack([space.mean, 255 - space.mean]).div(space.std).max()
     assert cfg.model.generator.output_scale == pytest.approx(float(reach), abs=0.01)
-    assert cfg.train_dataloader.batch_size == 32
+    assert cfg.train_dataloader.batch_size == 2
     assert cfg.train_cfg.max_iters == 15000
+    (time,) = [line for line in reasons if line.startswith('expected time = ')]
+    assert re.search(r'= [\d,]+ (h \d+ min|min \d+ s): 15000 rounds of \S+ s, by a timed step of each on \S', time)
+    assert any(line.startswith('expected memory = ') for line in reasons)
 
 
 def test_no_size_anywhere(tmp_path, tiny, teacher_checkpoint):

@@ -6,8 +6,9 @@ import pytest
 from conftest import ROOT, run
 from mmengine.config import Config
 
-from mmdfad.apis import ensure_validation
+from mmdfad.apis import ensure_validation, require_test_data
 from mmdfad.apis.validation import PROBE_SIZE
+from mmdfad.utils import DistillError
 from mmdfad.utils.config import is_noise, read_config
 
 MISSING = dict(
@@ -110,6 +111,21 @@ def test_nothing_is_downloaded_without_being_asked(tiny_cfg, tmp_path, monkeypat
     assert not asked
     assert '--download fetches them' in said[0]
     ensure_validation(Config(tiny_cfg.to_dict()), download=True)
+    assert asked
+
+
+def test_missing_test_data_are_named_and_not_downloaded(tmp_path, monkeypatch):
+    asked = []
+    download = 'mmpretrain.datasets.cifar.download_and_extract_archive'
+    monkeypatch.setattr(download, lambda *args, **kwargs: asked.append(args))
+    dataset = dict(type='CIFAR10', data_root=str(tmp_path), pipeline=[])
+    cfg = Config(dict(test_dataloader=dict(dataset=dataset), default_scope='mmpretrain'))
+    message = r'^no test data \(CIFAR10: .*; --download fetches them\)\. .*test_dataloader.dataset.data_root=PATH$'
+    with pytest.raises(DistillError, match=message):
+        require_test_data(Config(cfg.to_dict()))
+    assert not asked
+    with pytest.raises(DistillError, match='no test data'):  # nothing has arrived
+        require_test_data(cfg, download=True)
     assert asked
 
 

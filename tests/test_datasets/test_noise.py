@@ -70,7 +70,7 @@ def test_finite_noise_ends():
 
 @pytest.mark.parametrize('arguments', [dict(noise_dim=0), dict(noise_dim=2.5), dict(noise_dim=4, length=-1)])
 def test_bad_sizes_are_named(arguments):
-    with pytest.raises(DistillError, match='must be a positive whole number, but found'):
+    with pytest.raises(DistillError, match='must be a whole number, 1 or more, but found'):
         NoiseDataset(**arguments)
 
 

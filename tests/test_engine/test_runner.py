@@ -2,11 +2,12 @@
 
 import re
 
+import pytest
 from conftest import TINY, both_tasks, build_runner
 from in_process import call_here
 from mmengine.config import Config
 
-from mmdfad.engine import DistillRunner
+from mmdfad.engine import DistillRunner, SafeRunner
 from mmdfad.engine.runner import summary
 
 
@@ -51,6 +52,25 @@ def test_a_config_that_is_called_student(tiny_cfg, tmp_path):
     tiny_cfg.default_hooks.export_student = dict(type='mmdfad.ExportStudentHook')
     cfg = Config(tiny_cfg.to_dict(), filename=str(tmp_path / 'student.py'))
     cfg.merge_from_dict(dict(experiment_name='called_student', train_cfg=dict(max_iters=1)))
-    DistillRunner.from_cfg(cfg).train()
-    assert 'AdversarialDistiller' in (tmp_path / 'run/distillation.py').read_text()
+    runner = DistillRunner.from_cfg(cfg)
+    runner.train()
+    assert 'AdversarialDistiller' in (tmp_path / f'run/{runner.timestamp}.py').read_text()
     assert 'AdversarialDistiller' not in (tmp_path / 'run/student.py').read_text()
+
+
+@pytest.mark.parametrize('runner_type', [SafeRunner, DistillRunner])
+def test_the_users_own_config_is_kept(tiny_cfg, tmp_path, runner_type):
+    """As of tools/train.py my.py --work-dir . A config that an earlier run wrote is replaced."""
+    mine = tmp_path / 'my.py'
+    mine.write_text('mine = 1\n')
+    cfg = Config(tiny_cfg.to_dict(), filename=str(mine))
+    cfg.merge_from_dict(dict(experiment_name=f'kept_{runner_type.__name__}', work_dir=str(tmp_path)))
+    runner = runner_type.from_cfg(cfg)
+    assert mine.read_text() == 'mine = 1\n'
+    assert 'AdversarialDistiller' in (tmp_path / f'{runner.timestamp}.py').read_text()
+
+    mine.unlink()
+    for rounds in (7, 8):
+        cfg.merge_from_dict(dict(experiment_name=f'{rounds}_{runner_type.__name__}', train_cfg=dict(max_iters=rounds)))
+        runner_type.from_cfg(cfg)
+        assert Config.fromfile(mine).train_cfg.max_iters == rounds

@@ -292,7 +292,7 @@ def test_bad_configs(tmp_path):
     fails(dict(backbone=dict()), r'model.teacher must have `cfg_path` .* or be a model dict with `type`')
     fails(
         dict(cfg_path='mmpretrain::lenet/lenet5_mnist.py', backbone=dict()),
-        r"takes only cfg_options and checkpoint beside it, but found \['backbone'\]",
+        r"takes only cfg_options, checkpoint, .* beside it, but found \['backbone'\]",
     )
     fails(inline(type='NoSuchModel'), r'cannot build model.teacher of type NoSuchModel')
     (tmp_path / 'x.py').write_text('a = 1')

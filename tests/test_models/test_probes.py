@@ -88,13 +88,14 @@ def test_a_segmentor_without_batch_norm_has_dead_leaves_only(distiller):
 
 
 def test_the_agreement_is_that_of_the_labels(distiller):
-    shares = distiller.probe_agreement()
+    pairs = distiller.probe_pairs()
     images = Probes(distiller.teacher, SIZE).images
     distiller.eval()
     for name, batch in images.items():
         with torch.no_grad():
             same = distiller.student.predict(batch).argmax(1) == distiller.teacher.predict(batch).argmax(1)
-        assert shares[name] == pytest.approx(float(same.float().mean()))
+        assert pairs[name].agreement == pytest.approx(float(same.float().mean()))
+        assert pairs[name].total() == same.numel()
 
 
 def test_validation_labels_probe_images_and_those_of_the_generator(distiller):

@@ -1,14 +1,17 @@
 """Runs end with a report, however they end."""
 
 import json
+import os
 import re
+import signal
 
 import pytest
 import torch
 from conftest import REPORT, TINY_SEG, both_tasks, build_runner, keep_hooks, run
 from mmengine.hooks import Hook
 
-from mmdfad.apis import make_report
+from mmdfad.apis import ensure_validation, make_report
+from mmdfad.engine.hooks import PreemptionHook
 from mmdfad.reports import hook as hook_module
 from mmdfad.utils import DistillError
 
@@ -34,10 +37,11 @@ class Raise(Hook):
 
 
 class Ask(Hook):
-    """Asks for an end in the way that PreemptionHook does."""
+    """Asks for an end as a cluster does."""
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        runner.train_loop.stop_training = batch_idx == 2
+        if batch_idx == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def read(folder):
@@ -73,7 +77,8 @@ def test_a_run_ends_with_a_report(tiny_cfg, tmp_path):
     assert report['run']['seed'] == 0
     assert report['run']['environment_of'] == 'run'
     assert report['run']['environment']['versions']['torch'] == torch.__version__.partition('+')[0]
-    assert sum(row['share'] for row in report['generated']['classes']) == pytest.approx(1, abs=1e-3)
+    assert sum(row['share'] for row in report['classes']['rows']) == pytest.approx(1, abs=1e-3)
+    assert report['classes']['probes'] == 'inverted'  # not the images of training
     assert {name for name in report['series'] if not name.startswith('health')} >= {
         'imitation_loss',
         'generation_loss',
@@ -140,14 +145,38 @@ def test_averaged_weights(reporting_cfg, tmp_path):
     assert any(not torch.equal(own[key], value) for key, value in state.items())
 
 
+def test_early_stopping_by_the_prediction(reporting_cfg, tmp_path):
+    """The config of docs/prediction.md. Its end is a good one: with a saved student, and everything in the report."""
+    reporting_cfg.default_hooks.checkpoint.update(save_best='predicted_agreement', rule='greater', interval=100)
+    stopping = dict(monitor='predicted_agreement', rule='greater', patience=2, min_delta=1)
+    reporting_cfg.custom_hooks = [dict(type='EarlyStoppingHook', **stopping)]
+    reporting_cfg.train_cfg.update(val_interval=1, val_begin=1)
+    ensure_validation(reporting_cfg)
+    run(reporting_cfg)
+    report, _ = read(tmp_path / 'run')
+    assert report['status'] == dict(state='complete', reason='A hook has ended the run early, after round 3 of 6.')
+    assert report['rounds'] == dict(done=3, planned=6)
+    assert report['prediction'] is not None
+    assert report['commands'][0]['title'] == 'Test it on your data'
+    assert (tmp_path / 'run/iter_3.pth').exists()
+    assert torch.load(tmp_path / 'run/student.pth')['meta']['iter'] == 3
+    values = [value for _, value in report['metrics']['predicted_agreement']]
+    (best,) = (tmp_path / 'run').glob('best_predicted_agreement_iter_*.pth')
+    assert int(best.stem.rpartition('_')[2]) == 1 + values.index(max(values))
+    assert make_report(tmp_path / 'run')
+    assert read(tmp_path / 'run')[0]['status'] == report['status']
+
+
 def test_interruption_and_resume(reporting_cfg, tmp_path):
     runner = build_runner(reporting_cfg)
     runner.register_hook(Ask(), priority='VERY_HIGH')
+    runner.register_hook(PreemptionHook())
     runner.train()
     report, page = read(tmp_path / 'run')
     assert report['status']['state'] == 'interrupted'
-    assert report['rounds'] == dict(done=2, planned=6)  # the last checkpoint
-    assert 'interrupted: 2 of 6 rounds' in page
+    assert report['rounds'] == dict(done=3, planned=6)
+    assert report['prediction'] is None
+    assert 'interrupted: 3 of 6 rounds' in page
     assert report['commands'][0]['title'] == 'Continue the run'
     assert re.search(r'^python tools/train.py \S+\.py --work-dir \S+ --resume$', report['commands'][0]['text'])
 

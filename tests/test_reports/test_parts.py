@@ -2,7 +2,6 @@
 
 import base64
 import re
-from collections import Counter
 
 import cv2
 import numpy as np
@@ -13,6 +12,7 @@ from mmengine.config import Config
 
 from mmdfad.engine.probe import Classes, probe_noise
 from mmdfad.evaluation.prediction import Prediction
+from mmdfad.models.label_pairs import LabelPairs
 from mmdfad.reports.commands import next_commands
 from mmdfad.reports.curves import draw_charts, draw_errors
 from mmdfad.reports.environment import describe_environment
@@ -83,7 +83,7 @@ def test_labels_on_generated_images(tiny_cfg):
     assert found.pairs.total() == 20 * pixels
     _, student, teacher = distiller.probe(probe_noise(distiller, 20))
     same = (student.argmax(1) == teacher.argmax(1)).float()
-    assert found.agreement == pytest.approx(float(same.mean()))
+    assert found.pairs.agreement == pytest.approx(float(same.mean()))
     shares = same.flatten(1).mean(1).tolist() if pixels > 1 else same.tolist()
     assert [e.agreement for e in found.worst] == pytest.approx(sorted(shares)[:3])
     assert [e.agreement for e in found.drawn] == pytest.approx(shares[:3])
@@ -91,27 +91,27 @@ def test_labels_on_generated_images(tiny_cfg):
 
 
 def test_classes_by_what_they_cost():
-    pairs = Counter({(0, 0): 60, (0, 2): 8, (0, 1): 2, (1, 1): 10, (2, 0): 15, (2, 2): 5})
-    rows = Generated(pairs, 100, [], []).by_class(CLASSES)
+    pairs = LabelPairs({(0, 0): 60, (0, 2): 8, (0, 1): 2, (1, 1): 10, (2, 0): 15, (2, 2): 5})
+    rows = pairs.by_class(CLASSES.names)
     assert [(row['name'], row['share'], row['lost'], row['instead']) for row in rows] == [
         ('c', 0.2, 0.15, 'a'),
         ('a', 0.7, 0.1, 'c'),
         ('b', 0.1, 0, None),
     ]
     assert [row['agreement'] for row in rows] == pytest.approx([0.25, 6 / 7, 1])
-    assert sum(row['lost'] for row in rows) == pytest.approx(1 - Generated(pairs, 100, [], []).agreement)
+    assert sum(row['lost'] for row in rows) == pytest.approx(1 - pairs.agreement)
 
 
 def test_label_maps_have_the_colours_of_the_classes():
     teacher, student = np.array([[0, 1], [2, 2]]), np.array([[0, 1], [2, 1]])
     example = Example(np.full((2, 2, 3), 7, np.uint8), teacher, student, (0.5, 0.5), 0.75, 0.0)
-    shown = show_examples(Generated(Counter({(0, 0): 1}), 1, [example], []), CLASSES)
+    shown = show_examples(Generated(LabelPairs({(0, 0): 1}), 1, [example], []), CLASSES)
     panels = {title: pixels_of(uri) for title, uri in shown['worst'][0]['panels']}
     assert (panels['image'] == 7).all()
     assert np.array_equal(panels['teacher'], CLASSES.palette[teacher])
     assert np.array_equal(panels['student'], CLASSES.palette[student])
     assert (panels['differences'] == [200, 30, 45]).all(2).tolist() == [[False, False], [False, True]]
-    assert legend(Generated(Counter({(0, 0): 1}), 1, [], []), CLASSES) == [
+    assert legend(Generated(LabelPairs({(0, 0): 1}), 1, [], []), CLASSES) == [
         ('a', '#ff0000'),
         ('b', '#00ff00'),
         ('c', '#0000ff'),
@@ -120,7 +120,7 @@ def test_label_maps_have_the_colours_of_the_classes():
 
 def test_a_long_legend_has_the_classes_that_occur():
     many = Classes([str(i) for i in range(100)], np.zeros((100, 3), np.uint8))
-    assert [name for name, _ in legend(Generated(Counter({(7, 3): 1, (3, 3): 2}), 1, [], []), many)] == ['3', '7']
+    assert [name for name, _ in legend(Generated(LabelPairs({(7, 3): 1, (3, 3): 2}), 1, [], []), many)] == ['3', '7']
 
 
 def test_large_pictures_are_made_smaller():

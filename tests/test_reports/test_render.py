@@ -66,7 +66,7 @@ def test_names_are_escaped_and_nothing_is_loaded(evil_cfg, tmp_path):
     assert '@import' not in page
     assert "default-src 'none'" in page
     report = json.loads((tmp_path / 'a<i>b/report.json').read_text())
-    assert report['generated']['classes'][0]['name'].startswith(EVIL)
+    assert report['classes']['rows'][0]['name'].startswith(EVIL)
 
 
 @pytest.mark.parametrize('value', [0.94, None])

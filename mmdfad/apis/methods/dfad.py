@@ -17,9 +17,9 @@ from ..choices import (
     layer_norms,
     noise_settings,
 )
-from ..cost import explain_memory, measure_cost
+from ..cost import explain_memory, explain_time, measure_cost
 
-# The warm-up of the learning rate takes one round of this many.
+# One round in so many is warm-up.
 _WARM_UP = 30
 
 
@@ -39,15 +39,16 @@ def dfad_settings(choices: Choices, task: Task) -> dict:
         generator=dict(optimizer=dict(type='Adam', lr=1e-3)),
     )
     rounds = task.rounds
+    cost = measure_cost(task, model, optim_wrapper, batch_size)
+    seconds = sum(phase['steps'] * getattr(cost, phase['name']) for phase in phases)
     if task.minutes is not None:
-        cost = measure_cost(task, model, optim_wrapper, batch_size)
-        seconds = sum(phase['steps'] * getattr(cost, phase['name']) for phase in phases)
         reason = f'as many as take {task.minutes:g} minutes, at {seconds:.2g} s a round {cost.place}'
         rounds = choices.make('rounds', max(1, int(60 * task.minutes / seconds)), reason)
-        explain_memory(choices, cost)
     elif rounds is None:
         reason = "the paper's for images of that size (one of its epochs has 50 rounds); --rounds changes it"
         rounds = choices.make('rounds', 15000 if task.large else 25000, reason)
+    explain_time(choices, rounds * seconds, f'{rounds} rounds of {seconds:.2g} s', cost)
+    explain_memory(choices, cost)
     interval = max(1, rounds // 20)
     return dict(
         model=model,
@@ -140,5 +141,5 @@ def _student_schedule(choices: Choices, rounds: int) -> list[dict]:
     """Warm-up and cosine decay of the student's learning rate."""
     warm_up = rounds // _WARM_UP
     if warm_up < 2:
-        choices.make('warm_up', 'none', f'{rounds} rounds are too few for it; it takes one round of {_WARM_UP}')
+        choices.make('warm_up', 'none', f'{rounds} rounds are too few: one round in {_WARM_UP} would be warm-up')
     return decay_settings(0, rounds, warm_up)

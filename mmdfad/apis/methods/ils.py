@@ -24,7 +24,7 @@ from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating
 
 from ..choices import Choices, Task, decay_settings, hook_settings, layer_norms, noise_settings
-from ..cost import Cost, explain_memory, measure_cost, median_seconds
+from ..cost import Cost, explain_memory, explain_time, measure_cost, median_seconds
 from .dfad import adversarial_objective
 from .ils_images import BANK_BATCHES, POOL_STEPS, Images, bank_images, bytes_kept, image_generator, procedural
 
@@ -237,8 +237,7 @@ def _explain(
     making = recipe.images * cost.generation + selection
     imitation = recipe.imitation * _round_seconds(cost, images is Images.INVERTED)
     parts = f'{making:.0f} s for the images, {start:.0f} s for the start, {imitation:.0f} s for imitation'
-    minutes = f'{(making + start + imitation) / 60:.1f} minutes'
-    choices.make('expected time', minutes, f'{parts}, by a timed step of each {cost.place}; validation is extra')
+    explain_time(choices, making + start + imitation, parts, cost)
 
 
 def _schedule(task: Task, recipe: Recipe, images: Images) -> dict:

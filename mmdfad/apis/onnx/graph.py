@@ -76,7 +76,7 @@ class Graph(nn.Module):
         logits = self.logits(self.preprocessing(images))
         if not self.postprocessing:
             return (logits,)
-        if self.logits.multi_label and logits.ndim == 2:
+        if self.logits.multi_label:
             return logits, logits.sigmoid()
         labels = logits.argmax(1)
         if logits.ndim == 2:

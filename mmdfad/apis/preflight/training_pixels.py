@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdfad.models.network import Network
-from mmdfad.utils.model import evaluating
+from mmdfad.utils.model import evaluating, keeps_statistics
 
 # Correlations of neighbouring pixels that are tried. Photographs have .85 to .98.
 CORRELATIONS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
@@ -75,14 +75,14 @@ def _first_pair(teacher: Network, images: Tensor) -> tuple[nn.Conv2d, _BatchNorm
             found.update(conv=conv, output=output)
 
     def on_norm(norm: _BatchNorm, inputs: tuple) -> None:
-        if 'norm' not in found and inputs[0] is found.get('output') and norm.running_mean is not None:
+        if 'norm' not in found and inputs[0] is found.get('output'):
             found['norm'] = norm
 
     with ExitStack() as hooks, torch.no_grad(), evaluating(teacher):
         for module in teacher.model.modules():
             if isinstance(module, nn.Conv2d):
                 hooks.callback(module.register_forward_hook(on_conv).remove)
-            elif isinstance(module, _BatchNorm):
+            elif keeps_statistics(module):
                 hooks.callback(module.register_forward_pre_hook(on_norm).remove)
         teacher.logits(images)
     return (found['conv'], found['norm']) if 'norm' in found else None

@@ -4,7 +4,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdfad.models.network import Network
-from mmdfad.utils.model import classifier_of
+from mmdfad.utils import first_of
+from mmdfad.utils.model import classifier_of, keeps_statistics
 
 NORMS = _BatchNorm | nn.LayerNorm | nn.GroupNorm
 
@@ -42,22 +43,22 @@ def _constant_layers(modules: dict[str, nn.Module]) -> str | None:
         for name, m in modules.items()
         if isinstance(m, nn.Linear | nn.Conv2d) and m.weight.numel() > 1 and (m.weight == m.weight.flatten()[0]).all()
     ]
-    return (
-        f'all weights of {_few(layers)} of the teacher are equal, so its checkpoint may be broken' if layers else None
-    )
+    if not layers:
+        return None
+    return f'all weights of {first_of(layers)} of the teacher are equal, so its checkpoint may be broken'
 
 
 def _blind_batch_norms(modules: dict[str, nn.Module], fresh: list[str]) -> str | None:
     blind = [name for name in fresh if isinstance(modules[name], _BatchNorm)]
     if not blind:
         return None
-    return f'the batch norm {_few(blind)} of the teacher has never seen an image; its checkpoint may be incomplete'
+    return f'the batch norm {first_of(blind)} of the teacher has never seen an image; its checkpoint may be incomplete'
 
 
 def _is_fresh(norm: nn.Module) -> bool:
     """Whether a norm is as it was initialised. Some begin with a weight of 0."""
     fresh = bool(((norm.weight == 1) | (norm.weight == 0)).all()) and (norm.bias is None or not norm.bias.any())
-    if isinstance(norm, _BatchNorm) and norm.running_mean is not None:
+    if keeps_statistics(norm):
         fresh = fresh and not norm.running_mean.any() and bool((norm.running_var == 1).all())
     return fresh
 
@@ -75,8 +76,3 @@ def _other_classes(teacher: Network, num_classes: int) -> str | None:
     if classes is None or len(classes) == num_classes:
         return None
     return f'the checkpoint of the teacher names {len(classes)} classes, but the teacher has {num_classes} logits'
-
-
-def _few(names: list[str]) -> str:
-    """The first name, and how many there are."""
-    return names[0] if len(names) == 1 else f'{names[0]} (and {len(names) - 1} more)'

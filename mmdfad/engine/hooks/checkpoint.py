@@ -9,8 +9,9 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmdfad.engine.optim import average_gradients, pending_gradients, restore_gradients
+from mmdfad.engine.run_record import last_checkpoint
 from mmdfad.registry import HOOKS
-from mmdfad.utils import DistillError
+from mmdfad.utils import DistillError, first_of
 from mmdfad.utils.atomic import ATOMIC_BACKEND, atomic_write
 from mmdfad.utils.checkpoint import CHECKED
 from mmdfad.utils.model import unwrap
@@ -42,7 +43,7 @@ class DistillCheckpointHook(CheckpointHook):
         if '://' not in str(kwargs.get('out_dir', '')):
             kwargs.setdefault('backend_args', dict(backend=ATOMIC_BACKEND))
         super().__init__(interval=interval, by_epoch=False, **kwargs)
-        if self.filename_tmpl is not None and Path(self.filename_tmpl).name != self.filename_tmpl:
+        if Path(self.filename_tmpl).name != self.filename_tmpl:
             raise DistillError(
                 f'default_hooks.checkpoint.filename_tmpl must be a name without folders, but found '
                 f'{self.filename_tmpl!r}; the folder is out_dir'
@@ -70,9 +71,9 @@ class DistillCheckpointHook(CheckpointHook):
         broken = [k for k, v in checkpoint['state_dict'].items() if v.is_floating_point() and not v.isfinite().all()]
         if broken:
             raise DistillError(
-                f'not saving round {checkpoint["meta"]["iter"]}: {broken[0]} and {len(broken) - 1} more are not '
-                f'finite, the {broken[0].split(".")[0]} has diverged. The last checkpoint in {runner.work_dir} is '
-                f'good. Lower its learning rate in optim_wrapper'
+                f'not saving round {checkpoint["meta"]["iter"]}: {first_of(broken)} is not finite, the '
+                f'{broken[0].split(".")[0]} has diverged. {last_checkpoint(runner.work_dir)}. Lower its learning rate '
+                'in optim_wrapper'
             )
         checkpoint['meta']['teacher'] = unwrap(runner.model).teacher_record
         checkpoint['meta']['ranks'] = _ranks(runner)
@@ -109,6 +110,12 @@ class DistillCheckpointHook(CheckpointHook):
             _explain_phases(checkpoint['meta'].get('phases'), _phases(runner), runner.logger)
             for name, gradients in checkpoint.get('gradients', {}).items():
                 restore_gradients(runner.optim_wrapper[name], gradients)
+
+    def after_train(self, runner: Runner) -> None:
+        """Save the student of a run that another hook, such as EarlyStoppingHook, has ended early."""
+        if runner.iter < runner.max_iters:
+            self.save_unless_saved(runner, runner.iter)
+        super().after_train(runner)
 
     def save_unless_saved(self, runner: Runner, rounds: int) -> None:
         """Save a checkpoint after so many rounds, unless the hook has just done so."""
@@ -157,9 +164,7 @@ class DistillCheckpointHook(CheckpointHook):
 
 def _ranks(runner: Runner) -> dict[str, int]:
     """How many ranks take part, and the batch of each."""
-    loader = runner._train_dataloader
-    batch_size = loader['batch_size'] if isinstance(loader, dict) else loader.batch_size
-    return dict(world_size=get_world_size(), batch_size=batch_size)
+    return dict(world_size=get_world_size(), batch_size=runner.train_dataloader.batch_size)
 
 
 def _phases(runner: Runner) -> list[str]:

@@ -191,7 +191,8 @@ def measure(distiller: BaseDistiller, noise: Tensor) -> dict[str, float]:
     """
     images, student, teacher = distiller.probe(noise)
     finite = torch.cat([t.isfinite().flatten() for t in (images, teacher, student)])
-    probabilities = teacher.softmax(1).transpose(0, 1).flatten(1).mean(1)
+    probabilities = distiller.teacher.logits.probabilities(teacher).transpose(0, 1).flatten(1).mean(1)
+    probabilities = probabilities / probabilities.sum().clamp(min=1e-12)  # several labels do not add up to 1
     entropy = torch.special.entr(probabilities).sum() / math.log(max(teacher.shape[1], 2))
     indifferent = teacher.mean(1, keepdim=True)
     distance, pixel_std = (images - images.roll(1, dims=0)).square().mean().sqrt(), images.std()

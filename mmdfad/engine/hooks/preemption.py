@@ -40,6 +40,7 @@ class PreemptionHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self) -> None:
+        self.stopped = False
         self._asked_at: float | None = None
 
     def before_train(self, runner: Runner) -> None:
@@ -77,7 +78,7 @@ class PreemptionHook(Hook):
         for hook in runner.hooks:
             if isinstance(hook, DistillCheckpointHook):
                 hook.save_unless_saved(runner, rounds)
-        runner.train_loop.stop_training = True
+        runner.train_loop.stop_training = self.stopped = True
         runner.logger.warning(
             f'Stopped after round {rounds} of {runner.max_iters}. Continue with\n  {resume_command()}'
         )

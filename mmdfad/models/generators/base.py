@@ -9,7 +9,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, contiguous_format, nn
 
 from mmdfad.models.pixels import PixelSpace
-from mmdfad.utils import DistillError, as_pair
+from mmdfad.utils import DistillError, as_pair, require_positive
 
 
 class Generator(BaseModule):
@@ -39,9 +39,7 @@ class Generator(BaseModule):
     ) -> None:
         super().__init__()
         self.image_size = as_pair(image_size, 'model.generator.image_size')
-        for key, value in dict(noise_dim=noise_dim, channels=channels).items():
-            if not isinstance(value, int) or value < 1:
-                raise DistillError(f'model.generator.{key} must be a positive whole number, but found {value!r}')
+        require_positive('model.generator.{}', noise_dim=noise_dim, channels=channels)
         self.noise_dim = noise_dim
         self.channels = channels
         # Size of the first feature map: the smallest that covers the image once upsampled.

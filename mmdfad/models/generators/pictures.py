@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from mmdfad.models.chance import CROPS, uniform
@@ -103,7 +103,7 @@ def _read(path: Path, longest: int) -> Tensor:
         with Image.open(path) as picture:
             picture.draft('RGB', (longest, longest))  # JPEG decodes less
             picture = picture.convert('RGB')
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise DistillError(
             f'{path} in model.generator.folder is not a picture that can be read ({error}); repair or remove it'
         ) from error

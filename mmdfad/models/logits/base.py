@@ -60,6 +60,10 @@ class LogitModel(nn.Module):
         """The model's class logits before softmax, for images [N, C, H, W]."""
         raise NotImplementedError
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities of the classes, of the shape of the logits: a softmax, or sigmoids with several labels."""
+        return logits.sigmoid() if self.multi_label else logits.softmax(1)
+
     def forward(self, images: Tensor) -> Tensor:
         """Class logits before softmax, in fp32 even under autocast. A model in fp64 gives fp64.
 

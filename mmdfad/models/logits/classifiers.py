@@ -35,7 +35,7 @@ class ForeignLogits(ClassifierLogits):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         model._state_dict_hooks.clear()
-        model._register_state_dict_hook(strip_model_prefix)
+        model.register_state_dict_post_hook(strip_model_prefix)
 
 
 @LOGIT_ADAPTERS.register_module(name='MultiLabelClsHead')

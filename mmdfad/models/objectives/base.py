@@ -1,7 +1,7 @@
 """The contract of objectives, and their weighted sum in a phase."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ class Objectives(nn.ModuleList):
     """
 
     def __init__(self, cfgs: Sequence[dict], phase: str, adversarial: bool) -> None:
-        if isinstance(cfgs, Mapping | str) or not isinstance(cfgs, Sequence):
+        if isinstance(cfgs, str) or not isinstance(cfgs, Sequence):
             raise DistillError(f'model.{phase} must be a list of objectives, but found {cfgs!r}')
         super().__init__(build_part(cfg, f'model.{phase}[{i}]', Objective) for i, cfg in enumerate(cfgs))
         for i, objective in enumerate(self):

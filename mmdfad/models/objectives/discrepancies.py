@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmdfad.models.step import labels_of
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
 
@@ -71,5 +72,5 @@ class KLDiscrepancy(Discrepancy):
         teacher = F.log_softmax(teacher_logits / self.temperature, dim=1)
         divergence = F.kl_div(student, teacher, reduction='none', log_target=True).sum(dim=1)
         if self.only_agreed:
-            divergence = divergence * (student_logits.max(1).indices == teacher_logits.max(1).indices)
+            divergence = divergence * (labels_of(student_logits) == labels_of(teacher_logits))
         return divergence.mean() * self.temperature**2

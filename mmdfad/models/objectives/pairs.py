@@ -16,7 +16,7 @@ from mmdfad.models.network import Network, last_tensor
 from mmdfad.models.pixels import resize_images
 from mmdfad.models.step import Tap
 from mmdfad.utils import DistillError
-from mmdfad.utils.model import evaluating
+from mmdfad.utils.model import classifier_of, evaluating
 
 _NUMBERED = re.compile(r'^(.*?)\d+$')
 # `layer1`, `layers.0`, `stages.0`, `blocks.0`, `denseblock1`, ...
@@ -115,14 +115,14 @@ def _measure(network: Network, found: list[str], names: Sequence[str] | None, fo
 
 def _head_stage(network: Network) -> Stage | None:
     """What the classifier of an mmseg head gets, before dropout. None if it has no such classifier."""
-    modules = dict(network.model.named_modules())
-    classifier = next((name for name in reversed(modules) if name.endswith('.conv_seg')), None)
-    if classifier is None:
+    classifier = classifier_of(network.model)
+    if classifier.rpartition('.')[2] != 'conv_seg':
         return None
     dropout = classifier.removesuffix('conv_seg') + 'dropout'
-    tap = Tap(network.role, dropout if dropout in modules else classifier, 'input')
+    has_dropout = dropout in dict(network.model.named_modules())
+    tap = Tap(network.role, dropout if has_dropout else classifier, 'input')
     seen = _observe(network, {tap.module})
-    return _measured(network, classifier, tap, seen[tap]) if tap in seen else None
+    return _measured(network, classifier, tap, seen[tap])._replace(next_takes=False) if tap in seen else None
 
 
 def pair_stages(teacher: list[Stage], student: list[Stage], named: bool) -> list[tuple[Stage, Stage]]:
@@ -219,8 +219,7 @@ def _measured(network: Network, name: str, tap: Tap, value: Any) -> Stage:
     positions = math.prod(shape[1:]) // shape[axis]
     # Class tokens, and sizes that do not divide, are rounded away.
     stride = 2 ** max(0, round(math.log2(height * width / positions) / 2))
-    followed = tap.side == 'input' and not name.endswith('conv_seg')
-    return Stage(name, tap, shape, axis, stride, followed)
+    return Stage(name, tap, shape, axis, stride, tap.side == 'input')
 
 
 def _channel_axis(shape: Sequence[int], height: int, width: int) -> int:

@@ -12,7 +12,7 @@ from mmdfad.models.network import Network
 from mmdfad.models.step import Step, Tap
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
-from mmdfad.utils.model import Shared, classifier_of, upcast
+from mmdfad.utils.model import Shared, classifier_of, keeps_statistics, upcast
 
 from .base import Objective
 
@@ -55,7 +55,7 @@ class BNStatisticsPrior(Objective):
             {
                 Tap('teacher', name, 'input'): module
                 for name, module in teacher.model.named_modules()
-                if isinstance(module, _BatchNorm) and module.running_mean is not None
+                if keeps_statistics(module)
             }
         )
         if not self._norms.value:
@@ -123,7 +123,7 @@ class SpectrumPrior(Objective):
         self.ratio = ratio
 
     def forward(self, step: Step) -> Tensor:
-        """The distance of a batch, a scalar. Images of fewer than 16 pixels have one octave, and none."""
+        """The value of a batch, a scalar. It is 0 for images below 16 pixels: they have no two octaves to compare."""
         maps, variances = upcast(step.images), []
         while min(maps.shape[2:]) >= 8:
             means = F.avg_pool2d(maps, 2)

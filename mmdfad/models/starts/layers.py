@@ -49,7 +49,7 @@ class DenseLayer(Layer):
         x = args[0] if args else kwargs['input']
         size = max(1, _CHUNK // (self.unknowns * self.groups * rows.groups))
         for begin, end in pairwise([*range(0, len(rows.positions), size), len(rows.positions)]):
-            inputs = self._inputs(x, rows.groups, rows.positions[begin:end])  # [n, G, D]
+            inputs = self._inputs(x, rows.positions[begin:end])  # [n, G, D]
             if self.spanned:
                 weight = self.weight.flatten(1).unflatten(0, (self.groups, -1))
                 inputs = torch.einsum('ngd,gmd->ngm', inputs, weight)
@@ -77,7 +77,7 @@ class DenseLayer(Layer):
         positions = len(vectors) // len(x) if self.is_conv else len(vectors)
         some = torch.arange(positions)[:: max(1, positions // 64)].to(x.device)
         try:
-            inputs = self._inputs(x, len(x) if self.is_conv else 1, some)
+            inputs = self._inputs(x, some)
         except (IndexError, RuntimeError):  # an output of another size than that of the plain convolution
             return False
         weight = self.module.weight.flatten(1).unflatten(0, (self.groups, -1)).to(inputs.dtype)
@@ -86,7 +86,7 @@ class DenseLayer(Layer):
         expected = vectors.unflatten(0, (-1, positions))[:, some].flatten(0, 1)
         return _close(found, expected)
 
-    def _inputs(self, x: Tensor, images: int, positions: Tensor) -> Tensor:
+    def _inputs(self, x: Tensor, positions: Tensor) -> Tensor:
         """What the layer multiplies with its weights at positions of its output: [n, groups, D]."""
         if not self.is_conv:
             return vectors_of(x, -1)[positions][:, None]

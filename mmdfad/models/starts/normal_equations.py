@@ -179,6 +179,8 @@ def _solve_symmetric(matrices: Tensor, right: Tensor) -> Tensor:
     factors, failed = torch.linalg.cholesky_ex(matrices)
     if not failed.any():
         return torch.cholesky_solve(right, factors)
+    if not matrices.isfinite().all():  # eigh would raise an error; the layer keeps its weights
+        return torch.full_like(right, torch.nan)
     values, vectors = torch.linalg.eigh(matrices)
     kept = values > 1e-12 * values[:, -1:].clamp_min(1e-300)
     inverse = torch.where(kept, 1 / values.where(kept, torch.ones_like(values)), 0.0)

@@ -1,6 +1,7 @@
 """Passes over all images: what the teacher gives, and what the student needs to give the same."""
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from itertools import chain
@@ -177,13 +178,13 @@ class Passes:
 
     def _store(self, layer: Layer, sums: NormalEquations | ChannelEquations) -> float | None:
         """Solve and store, or keep the selected weights if the solution is not finite. Returns the relative error."""
-        before = [tensor.clone() for tensor in layer.parameters()]
+        kept = [tensor.clone() for tensor in layer.parameters()]
         solution = sums.solve(self.ridge)
         layer.store(solution)
-        if all(tensor.isfinite().all() for tensor in layer.parameters()) and solution.error == solution.error:
+        if all(tensor.isfinite().all() for tensor in layer.parameters()) and not math.isnan(solution.error):
             print_log(f'Least squares: {layer.name}, relative error {solution.error:.3f}', 'current')
             return solution.error
-        for tensor, old in zip(layer.parameters(), before, strict=True):
+        for tensor, old in zip(layer.parameters(), kept, strict=True):
             tensor.copy_(old)
         print_log(
             f'Least squares: {layer.name} has no finite solution and keeps its weights', 'current', logging.WARNING

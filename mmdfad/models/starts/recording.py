@@ -25,14 +25,12 @@ class Recording:
     """What a pass showed.
 
     Attributes:
-        images (int): Number of images.
         layers (dict[str, Layer]): The layers by name, in the order of their first calls.
         keys (dict[str, Key]): What identifies the input of each.
         blocks (dict[str, Arguments]): Copies of what the blocks were called with.
         left (list[str]): Layers that cannot be solved for: they compute something else than their class.
     """
 
-    images: int
     layers: dict[str, Layer] = field(default_factory=dict)
     keys: dict[str, Key] = field(default_factory=dict)
     blocks: dict[str, Arguments] = field(default_factory=dict)
@@ -50,7 +48,7 @@ def record(
         modules (Mapping[str, nn.Module]): Its modules by name.
         blocks (set[str]): Names of those that are blocks.
     """
-    recorder = _Recorder(Recording(len(images)))
+    recorder = _Recorder(Recording())
     with ExitStack() as hooks:
         for name, module in modules.items():
             if name in blocks:

@@ -6,9 +6,8 @@ from contextlib import contextmanager
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmdfad.utils.model import classifier_of
+from mmdfad.utils.model import classifier_of, keeps_statistics
 
 from .matching import Match, Plan, Side
 from .passes import LOGITS, Passes
@@ -54,7 +53,7 @@ def solve_classifier(
 @contextmanager
 def _averaging_statistics(student: Side) -> Iterator[None]:
     """Let batch norms average the statistics of all batches, equally, beginning with none."""
-    norms = [m for m in student.network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    norms = [m for m in student.network.modules() if keeps_statistics(m)]
     settings = [(norm, norm.momentum, norm.training) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -259,7 +259,7 @@ def test_a_copy_has_its_own_pixels():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        (dict(count=0), r'model.generator.count must be a positive whole number, but found 0'),
+        (dict(count=0), r'model.generator.count must be a whole number, 1 or more, but found 0'),
         (dict(shift=8), r'model.generator.shift must be a whole number from 0 to 7.*but found 8'),
         (dict(flip=2), r'model.generator.flip must be between 0 and 1, but found 2'),
         (dict(init=dict(type='NoSuch')), r'cannot build model.generator.init=.*NoSuch'),

@@ -146,8 +146,8 @@ def test_only_the_weights_of_the_generator_learn():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        (dict(capacity=0), r'model.generator.capacity must be a positive whole number, but found 0'),
-        (dict(steps=0), r'model.generator.steps must be a positive whole number, but found 0'),
+        (dict(capacity=0), r'model.generator.capacity must be a whole number, 1 or more, but found 0'),
+        (dict(steps=0), r'model.generator.steps must be a whole number, 1 or more, but found 0'),
         (dict(shift=8), r'model.generator.shift must be a whole number from 0 to 7.*but found 8'),
     ],
 )

@@ -163,10 +163,10 @@ def test_wrappers_work_around_it():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        (dict(capacity=0), r'model.generator.capacity must be a positive whole number, but found 0'),
-        (dict(steps=0), r'model.generator.steps must be a positive whole number, but found 0'),
+        (dict(capacity=0), r'model.generator.capacity must be a whole number, 1 or more, but found 0'),
+        (dict(steps=0), r'model.generator.steps must be a whole number, 1 or more, but found 0'),
         (dict(shift=8), r'model.generator.shift must be a whole number from 0 to 7.*but found 8'),
-        (dict(renew=0), r'model.generator.renew must be a positive whole number, but found 0'),
+        (dict(renew=0), r'model.generator.renew must be a whole number, 1 or more, but found 0'),
         (dict(warmup=-1), r'model.generator.warmup must be a whole number from 0, but found -1'),
         (dict(renew=3, warmup=3), r'from 0, less than model.generator.renew=3, but found 3'),
         (dict(flip=-1), r'model.generator.flip must be between 0 and 1, but found -1'),

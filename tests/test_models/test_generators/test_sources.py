@@ -146,7 +146,7 @@ def test_spectra_fall_as_those_of_photographs():
 
 
 def test_shapes_must_be_a_number():
-    with pytest.raises(DistillError, match=r'model.generator.shapes must be a positive whole number, but found 0'):
+    with pytest.raises(DistillError, match=r'model.generator.shapes must be a whole number, 1 or more, but found 0'):
         DeadLeaves(8, 16, shapes=0)
 
 

@@ -84,9 +84,9 @@ def test_wrappers_are_nested():
 @pytest.mark.parametrize(
     ('kind', 'settings', 'message'),
     [
-        (ReplayGenerator, dict(capacity=0), r'model.generator.capacity must be a positive whole number, but found 0'),
-        (ReplayGenerator, dict(replayed=0), r'model.generator.replayed must be a positive whole number, but found 0'),
-        (ReplayGenerator, dict(push=0), r'model.generator.push must be a positive whole number, but found 0'),
+        (ReplayGenerator, dict(capacity=0), r'model.generator.capacity must be a whole number, 1 or more, but found 0'),
+        (ReplayGenerator, dict(replayed=0), r'model.generator.replayed must be a whole number, 1 or more, but found 0'),
+        (ReplayGenerator, dict(push=0), r'model.generator.push must be a whole number, 1 or more, but found 0'),
         (EMAGenerator, dict(decay=1.5), r'model.generator.decay must be between 0 and 1, but found 1.5'),
         (EMAGenerator, dict(share=-1), r'model.generator.share must be between 0 and 1, but found -1'),
         (AugmentedGenerator, dict(flip=2), r'model.generator.flip must be between 0 and 1, but found 2'),

@@ -158,13 +158,14 @@ def test_a_shallower_student_is_that_of_a_plain_rendering(residual, monkeypatch)
         torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6, msg=lambda m, k=key: f'{k}: {m}')
 
 
-def test_a_narrower_student_is_that_of_a_plain_rendering(tiny_cfg, monkeypatch):
+@pytest.mark.parametrize('residual', ['branch', 'sum'])
+def test_a_narrower_student_is_that_of_a_plain_rendering(tiny_cfg, residual, monkeypatch):
     """A ResNet of half the width, with projections beside its first blocks."""
     distiller, _ = build_distiller(tiny_cfg)
     teacher, student = distiller.teacher.double().eval(), distiller.student.double().eval()
     images = images_of(24, 8).double()
     monkeypatch.setattr(normal_equations, 'MANY', 0)  # a fixed penalty
-    start(teacher, student, images, positions=10**6)
+    start(teacher, student, images, positions=10**6, residual=residual)
 
     backbones = teacher.model.backbone, copy.deepcopy(student.model.backbone)
     large, small = backbones
@@ -181,8 +182,10 @@ def test_a_narrower_student_is_that_of_a_plain_rendering(tiny_cfg, monkeypatch):
                 if block.downsample is not None:
                     theirs = other.downsample(theirs)
                     ours = fit_conv(*block.downsample, ours, kept(theirs))
-                theirs = F.relu(branch + theirs)
-                ours = F.relu(fit_conv(block.conv2, block.bn2, inner, kept(branch)) + ours)
+                total = branch + theirs
+                wanted = kept(branch) if residual == 'branch' else kept(total) - ours
+                theirs = F.relu(total)
+                ours = F.relu(fit_conv(block.conv2, block.bn2, inner, wanted) + ours)
         weight, bias = ridge_regression(ours.mean((2, 3)), teacher.model.head.fc(theirs.mean((2, 3))))
     found = student.model.backbone.state_dict()
     for key, value in small.state_dict().items():

@@ -1,5 +1,7 @@
 """Least squares from sums, against closed forms on all samples at once."""
 
+import math
+
 import pytest
 import torch
 
@@ -108,3 +110,11 @@ def test_a_channel_that_does_not_vary():
     solution = fitted(ChannelEquations(1, True, True, CPU), x, y)
     assert solution.weight.item() == 0
     assert solution.bias.item() == pytest.approx(y.mean().item())
+
+
+def test_inputs_that_are_not_finite_have_no_solution():
+    """Not an error of the decomposition: the layer of this input keeps its weights."""
+    x, y = samples(20, 2, 3), samples(20, 2, 1, seed=1)
+    x[3, 1, 2] = float('nan')
+    solution = fitted(NormalEquations(2, 3, 1, True, CPU), x, y)
+    assert math.isnan(solution.error)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmdfad.evaluation.prediction import CALIBRATION, kind_of, logit
+from mmdfad.evaluation.prediction import CALIBRATION, WIDEST, disagree, kind_of, logit
 from mmdfad.utils.atomic import atomic_write
 
 # What each kind of teacher is predicted from.
@@ -31,8 +31,8 @@ def fit(rows: Sequence[dict]) -> None:
         targets = np.array([logit(row['truth']) for row in own])
         teachers = np.array([row['teacher'] for row in own])
         intercept, *weights = _solve(inputs, targets)
-        predicted = _leave_one_out(inputs, targets, teachers)
-        errors = targets - predicted
+        scores = _leave_one_out(inputs, targets, teachers)
+        errors = targets - scores
         calibration[kind] = dict(
             intercept=round(intercept, 4),
             weights={name: round(weight, 4) for name, weight in zip(sets, weights, strict=True)},
@@ -40,11 +40,13 @@ def fit(rows: Sequence[dict]) -> None:
             runs=len({row['run'] for row in own}),
             teachers=len(set(teachers)),
         )
-        for row, score, teacher in zip(own, predicted, teachers, strict=True):
+        for row, score, teacher in zip(own, scores, teachers, strict=True):
             low, high = _interval(errors[teachers != teacher])
-            shares = [1 / (1 + math.exp(-value)) for value in (score, score + low, score + high)]
+            predicted, low, high = (1 / (1 + math.exp(-value)) for value in (score, score + low, score + high))
+            if disagree(row['probes']):
+                low, high = 0.0, max(high, row['probes']['leaves'])
             if kind == kind_of(row['probes']):
-                judged.append(row | dict(zip(('predicted', 'low', 'high'), shares, strict=True)))
+                judged.append(row | dict(predicted=predicted, low=low, high=high))
     atomic_write(CALIBRATION, f'{json.dumps(calibration, indent=2)}\n'.encode())
     _print_table(judged)
     _plot(judged)
@@ -78,19 +80,21 @@ def _interval(errors: np.ndarray) -> tuple[float, float]:
 
 def _print_table(judged: Sequence[dict]) -> None:
     """A markdown table by teacher, each judged by a fit on the others."""
-    print('| teacher | runs | checkpoints | mean error | in the 90% interval | mean width |')
-    print('|---|---:|---:|---:|---:|---:|')
+    columns = ('runs', 'checkpoints', 'mean error', 'with a number', 'their error', 'in the 90% interval', 'mean width')
+    print(f'| teacher | {" | ".join(columns)} |\n|---|{"---:|" * len(columns)}')
     groups: dict[str, list[dict]] = {}
     for row in judged:
         kind = 'with' if _has_statistics(row) else 'without'
         for group in (row['teacher'], f'all {kind} batch norm'):
             groups.setdefault(group, []).append(row)
     for group, own in groups.items():
-        error = np.mean([abs(row['predicted'] - row['truth']) for row in own])
+        errors = np.array([abs(row['predicted'] - row['truth']) for row in own])
         inside = np.mean([row['low'] <= row['truth'] <= row['high'] for row in own])
-        width = np.mean([row['high'] - row['low'] for row in own])
-        runs = len({row['run'] for row in own})
-        print(f'| {group} | {runs} | {len(own)} | {error:.3f} | {inside:.0%} | {width:.2f} |')
+        widths = np.array([row['high'] - row['low'] for row in own])
+        numbers = widths <= WIDEST
+        of_numbers = f'{errors[numbers].mean():.3f}' if numbers.any() else ''
+        cells = len({row['run'] for row in own}), len(own), f'{errors.mean():.3f}', numbers.sum(), of_numbers
+        print(f'| {group} | {" | ".join(map(str, cells))} | {inside:.0%} | {widths.mean():.2f} |')
 
 
 def _plot(judged: Sequence[dict]) -> None:

@@ -43,5 +43,5 @@ def measure(config: str | Path) -> Iterator[dict]:
             teacher=f'{teacher.parent.name}/{teacher.name}',
             checkpoint=checkpoint.stem,
             truth=round(truth, 4),
-            probes={name: round(share, 4) for name, share in distiller.probe_agreement().items()},
+            probes={name: round(pairs.agreement, 4) for name, pairs in distiller.probe_pairs().items()},
         )
