@@ -5,7 +5,6 @@ import runpy
 import sys
 from pathlib import Path
 
-import mmpretrain
 import pytest
 import torch
 from conftest import ROOT, TINY, build_model, run, save_teacher
@@ -13,18 +12,17 @@ from in_process import call_here
 from mmengine.config import Config
 from mmengine.hub import get_model
 
-STOCK_TOOLS = Path(mmpretrain.__file__).parent / '.mim/tools'
 
-
-def stock(tool: str, *arguments, monkeypatch, capsys) -> str:
-    """Run a tool of mmpretrain, and return what it prints."""
-    path = str(STOCK_TOOLS / tool)
+def stock(tool: str, *arguments, monkeypatch, capsys, package='mmpretrain') -> str:
+    """Run a tool of mmpretrain or mmseg, and return what it prints."""
+    path = str(Path(pytest.importorskip(package).__file__).parent / '.mim/tools' / tool)
     monkeypatch.setattr(sys, 'argv', [path, *map(str, arguments)])
     runpy.run_path(path, run_name='__main__')
     return capsys.readouterr().out
 
 
-def test_analyze_logs(tiny_cfg, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(('package', 'command'), [('mmpretrain', ['plot_curve']), ('mmseg', [])])
+def test_analyze_logs(tiny_cfg, tmp_path, monkeypatch, capsys, package, command):
     run(tiny_cfg, train_cfg__max_iters=2)
     log = next((tmp_path / 'run').glob('*/vis_data/scalars.json'))
     first = json.loads(log.read_text().splitlines()[0])
@@ -33,7 +31,8 @@ def test_analyze_logs(tiny_cfg, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('MPLBACKEND', 'agg')
     text = stock(
         'analysis_tools/analyze_logs.py',
-        *('plot_curve', log, '--keys', 'imitation_loss', '--out', out),
+        *(*command, log, '--keys', 'imitation_loss', '--out', out),
+        package=package,
         monkeypatch=monkeypatch,
         capsys=capsys,
     )

@@ -1,3 +1,5 @@
+import errno
+import os
 import random
 import shutil
 import sys
@@ -158,6 +160,21 @@ def test_nyuv2_resumes(nyu, tmp_path):
     assert convert('nyuv2', mat, meta, '--out-dir', out).returncode == 0
     assert kept.read_bytes() == b'untouched'
     assert lost.exists()
+
+
+def test_nyuv2_on_a_full_disk(nyu, tmp_path, monkeypatch):
+    """The big file is whole: it need not be downloaded again."""
+
+    def fill(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    mat, meta, *_ = nyu
+    monkeypatch.setattr('mmdfad.utils.atomic.os.fsync', fill)
+    result = convert('nyuv2', mat, meta, '--out-dir', tmp_path / 'out')
+    fails(result, 'No space left on device. Make room, and run the same command again')
+    assert 'download' not in result.stderr
+    monkeypatch.undo()
+    assert convert('nyuv2', mat, meta, '--out-dir', tmp_path / 'out').returncode == 0
 
 
 def test_nyuv2_bad_input(nyu, tmp_path):

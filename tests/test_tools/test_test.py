@@ -2,7 +2,9 @@
 
 import os
 import re
+import runpy
 import socket
+import sys
 from pathlib import Path
 
 import cv2
@@ -69,6 +71,27 @@ def test_pictures_metrics_and_flips(classifier, tmp_path):
     result = call_here('test.py', *classifier, '--work-dir', tmp_path / 'test', '--tta', '--out', tmp_path / 'p.pkl')
     assert 0 <= metric_of(result) <= 100
     assert len(load(tmp_path / 'p.pkl')) == 6
+
+
+def test_mixed_precision_and_a_window(classifier, tmp_path, monkeypatch):
+    """Without a screen, matplotlib's Agg takes the place of the window."""
+    monkeypatch.setenv('MPLBACKEND', 'agg')
+    flags = ['--work-dir', tmp_path / 'test', '--amp', '--show', '--wait-time', '0.01']
+    result = call_here('test.py', *classifier, *flags, check=True)
+    assert 0 <= metric_of(result) <= 100
+    assert Config.fromfile(tmp_path / 'test/student.py').test_cfg.fp16
+
+
+@pytest.mark.parametrize('files', ['classifier', 'segmentor'])
+def test_stock_tools_measure_the_same(files, tmp_path, monkeypatch, capsys, request):
+    files = request.getfixturevalue(files)
+    ours = metric_of(call_here('test.py', *files, '--work-dir', tmp_path / 'ours', check=True))
+    package = 'mmpretrain' if files[0].read_text().count('mmpretrain') else 'mmseg'
+    path = str(Path(pytest.importorskip(package).__file__).parent / '.mim/tools/test.py')
+    monkeypatch.setattr(sys, 'argv', [path, *map(str, files), '--work-dir', str(tmp_path / 'stock')])
+    runpy.run_path(path, run_name='__main__')
+    printed = ''.join(capsys.readouterr())
+    assert float(METRIC.findall(printed)[-1]) == ours
 
 
 def test_segmentors_too(segmentor, tmp_path):

@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 import torch
@@ -210,6 +211,17 @@ def test_another_batch_is_explained(bare_cfg, tmp_path):
     log = ''.join(path.read_text() for path in (tmp_path / 'run').glob('*/*.log'))
     assert 'Resuming with 1 rank(s) of batch 6 instead of 1 of batch 8' in log
     assert 'a step uses 6 images instead of 8; the noise continues at a different place in its stream' in log
+    assert log.count('Resuming with') == 1
+
+
+def test_other_phases_are_explained(bare_cfg, tmp_path):
+    run(bare_cfg, train_cfg__max_iters=2)
+    phases = [dict(name='imitation', steps=3), dict(name='generation', steps=1)]
+    run(bare_cfg, resume=True, train_cfg__max_iters=3, train_cfg__phases=phases)
+    log = ''.join(path.read_text() for path in (tmp_path / 'run').glob('*/*.log'))
+    assert re.search(
+        r'Resuming with different phases: .*3 imitation .*Before, train_cfg.phases had: .*2 imitation', log
+    )
     assert log.count('Resuming with') == 1
 
 
