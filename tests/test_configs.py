@@ -182,7 +182,7 @@ def test_inherited_from_outside_it_is_the_same(path, tmp_path):
     assert str(inherited).replace('mmdfad/.mim/configs', 'configs') == str(expected)
 
 
-@pytest.mark.parametrize('path', [*TEST_DATA, *TEACHERS], ids=by_name)
+@pytest.mark.parametrize('path', [*TEST_DATA, *TEACHERS, *DISTILLATIONS], ids=by_name)
 def test_types_of_inherited_data_are_found(path, tmp_path):
     """mmengine looks up types in the scope of the package that a config inherits them from."""
     cfg = outside(tmp_path, path.relative_to(CONFIGS))
@@ -192,10 +192,12 @@ def test_types_of_inherited_data_are_found(path, tmp_path):
         dataset = innermost_dataset(loader.dataset)
         with DATASETS.switch_scope_and_registry(dataset.get('_scope_')) as registry:
             assert registry.get(dataset.type) is not None
-            for transform in dataset.pipeline:
+            for transform in dataset.get('pipeline', []):  # noise has none
                 TRANSFORMS.build(transform)
     for split in ('val', 'test'):
-        METRICS.build(cfg[f'{split}_evaluator'])
+        evaluator = cfg.get(f'{split}_evaluator') or []
+        for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+            METRICS.build(metric)
 
 
 def test_inherited_data_load(tmp_path):

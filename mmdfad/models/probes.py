@@ -1,7 +1,9 @@
 """Images that no student trains on, to find out how often it agrees with its teacher."""
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from mmdfad.datasets.noise import PROBE_SEED, NoiseDataset
 from mmdfad.utils.model import keeps_statistics
+from mmdfad.utils.progress import counting
 
 from .chance import SEEDS
 from .generators import DeadLeaves, DecoderGenerator, Generator, MixtureGenerator, Strokes
@@ -81,8 +84,8 @@ class Probes:
         total, size = CANDIDATES * self.count, self._batch_size()
         noises = (self._noise(start, min(size, total - start)) for start in range(0, total, size))
         batches = (source.sample(noise.to(device)) for noise in noises)
-        with torch.no_grad():
-            return surest_images(batches, self.teacher.predict, self.count).cpu()
+        with torch.no_grad(), counting('probe images: batches', -(-total // size)) as advance:
+            return surest_images(_noted(batches, advance), self.teacher.predict, self.count).cpu()
 
     def _batch_size(self) -> int:
         area = math.prod(self.shape['image_size'])
@@ -105,25 +108,34 @@ class Probes:
         statistics, spectrum, kept = BNStatisticsPrior(distance='kl'), SpectrumPrior(), []
         taps = statistics.bind(self.teacher, self.teacher)
         self.teacher.install(taps)
-        for update in range(WARMUP + math.ceil(self.count / batch)):
-            noise = self._noise(update * batch, batch).to(device)
-            learned = noise.clone().requires_grad_(True)
-            inner = torch.optim.Adam([learned], lr=NOISE_LR, betas=BETAS)
-            for draw in range(STEPS):
-                images = decoder(learned)
-                step = Step(flip_and_shift(images, noise, FLIP, SHIFT, draw), noise)
-                with self.teacher.recording(taps):
-                    step.teacher = self.teacher(step.images)
-                    (statistics(step) + SPECTRUM_WEIGHT * spectrum(step)).backward()
-                learned.grad *= batch  # of the sum over images
-                learned.grad[:, SEEDS] = 0  # an image keeps its texture
-                outer.step()
-                inner.step()
-                outer.zero_grad()
-                inner.zero_grad()
-            if update >= WARMUP:
-                kept.append(images.detach().cpu())
+        updates = WARMUP + math.ceil(self.count / batch)
+        with counting('probe images: batches', updates) as advance:
+            for update in _noted(range(updates), advance):
+                noise = self._noise(update * batch, batch).to(device)
+                learned = noise.clone().requires_grad_(True)
+                inner = torch.optim.Adam([learned], lr=NOISE_LR, betas=BETAS)
+                for draw in range(STEPS):
+                    images = decoder(learned)
+                    step = Step(flip_and_shift(images, noise, FLIP, SHIFT, draw), noise)
+                    with self.teacher.recording(taps):
+                        step.teacher = self.teacher(step.images)
+                        (statistics(step) + SPECTRUM_WEIGHT * spectrum(step)).backward()
+                    learned.grad *= batch  # of the sum over images
+                    learned.grad[:, SEEDS] = 0  # an image keeps its texture
+                    outer.step()
+                    inner.step()
+                    outer.zero_grad()
+                    inner.zero_grad()
+                if update >= WARMUP:
+                    kept.append(images.detach().cpu())
         return torch.cat(kept)[: self.count]
+
+
+def _noted(items: Iterable[Any], advance: Callable[[], None]) -> Iterator[Any]:
+    """The items, each of which is noted when it is done."""
+    for item in items:
+        yield item
+        advance()
 
 
 def has_batch_norms(network: Network) -> bool:

@@ -41,8 +41,9 @@ def student_config(run: Config, student: Config) -> Config:
     pipeline = innermost_dataset((content.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline')
     if scope == 'mmseg' and pipeline:
         content['test_pipeline'] = pipeline  # where mmseg.apis.inference_model looks
-    if 'test_evaluator' in content:  # an exported student has no teacher to agree with
-        content['test_evaluator'] = own_metrics(content['test_evaluator'])
+    evaluator = content.get('test_evaluator')
+    if evaluator is not None and own_metrics(evaluator) != [evaluator]:  # a student has no teacher to agree with
+        content['test_evaluator'] = own_metrics(evaluator)
     if student.default_scope in _VISUALIZERS:  # the stock inferencers need their own visualizer
         content['visualizer'] = dict(
             type=_VISUALIZERS[student.default_scope], name='visualizer', vis_backends=[dict(type='LocalVisBackend')]

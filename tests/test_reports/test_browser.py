@@ -34,6 +34,7 @@ onload = () => {
     missing: pictures.filter(picture => !picture.naturalWidth).length,
     charts: [...page.querySelectorAll('.chart svg')].filter(chart => chart.getBoundingClientRect().height > 60).length,
     text: page.body.innerText.length,
+    colours: ['backgroundColor', 'color'].map(key => getComputedStyle(page.body)[key]),
   });
   console.log('harness done');
 };
@@ -48,13 +49,21 @@ def test_page_on_a_phone(tiny_cfg, tmp_path):
     tiny_cfg.model.start = dict(type='mmdfad.LeastSquaresStart', images=8, batch_size=4)
     run(tiny_cfg, default_hooks__health__interval=2)
     (tmp_path / 'run/harness.html').write_text(HARNESS)
+    for scheme in ('light', 'dark'):
+        assert_good_page(tmp_path, scheme)
+
+
+def assert_good_page(folder, scheme):
+    flags = [f'--blink-settings=preferredColorScheme={int(scheme == "light")}', f'--user-data-dir={folder}/profile']
     result = subprocess.run(
-        [CHROMIUM, *FLAGS, f'--user-data-dir={tmp_path}/profile', '--dump-dom', f'file://{tmp_path}/run/harness.html'],
+        [CHROMIUM, *FLAGS, *flags, '--dump-dom', f'file://{folder}/run/harness.html'],
         capture_output=True,
         text=True,
         timeout=120,
     )
     found = json.loads(re.search(r'<p id="found">(.*?)</p>', result.stdout)[1])
+    behind, ink = (sum(map(int, re.findall(r'\d+', colour)[:3])) for colour in found['colours'])
+    assert (behind > ink + 400) if scheme == 'light' else (ink > behind + 400)
     assert found['width'] == 390
     assert found['pictures'] >= 24
     assert found['missing'] == 0

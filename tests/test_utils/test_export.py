@@ -1,6 +1,7 @@
 """Exported students work with the stock inferencers, which look for types by their bare names."""
 
 import numpy as np
+import pytest
 from conftest import TINY_SEG
 from mmengine.config import Config
 
@@ -24,3 +25,18 @@ def test_segmentor_with_the_inferencers_of_mmseg(tmp_path):
     found = MMSegInferencer(*files, device='cpu')(image)['predictions']
     assert expected.shape == (32, 32)
     assert np.array_equal(found, expected)
+
+
+AGREEMENT, IOU = dict(type='mmdfad.AgreementMetric'), dict(type='mmseg.IoUMetric')
+
+
+@pytest.mark.parametrize(
+    ('evaluator', 'expected'), [(AGREEMENT, []), ([IOU, AGREEMENT], [IOU]), (IOU, IOU), ([IOU], [IOU])]
+)
+def test_a_student_alone_has_no_agreement(evaluator, expected):
+    run = Config.fromfile(TINY_SEG)
+    dataset = dict(type='mmdfad.CamVidDataset', pipeline=[])
+    run.update(test_dataloader=dict(dataset=dataset), test_evaluator=evaluator)
+    plain = plain_config(dict(run.model.student, type='mmseg.EncoderDecoder'), 'student')
+    without_scope = str(expected).replace('mmseg.', '')
+    assert str(student_config(run, plain).test_evaluator).replace('mmseg.', '') == without_scope

@@ -40,7 +40,7 @@ class LeastSquaresStart(Start):
     classifier that is fitted to the teacher's logits.
 
     Each layer takes a forward pass of the student up to that layer, over all images. Memory does not grow with their
-    number. The time is small beside that of making good images.
+    number. The time grows with the square of the depth: seconds for a ResNet-20, minutes for a Swin-T at 224 pixels.
 
     Args:
         images (int): Number of generated images. Defaults to 256.

@@ -146,6 +146,13 @@ def test_another_order_of_channels_is_found(trained, flips):
     assert f'Check to_rgb (now {not flips})' in said
 
 
+def test_a_teacher_of_rgb_in_0_1_whose_config_says_bgr_in_0_255(trained):
+    own, wrong = space('pixels in [0, 1]', flips=True), space('pixels in [0, 255]', flips=False)
+    found = read_training_pixels(trained(normalised(loaded(), own)), torch.randn(2, 3, *SIZE))
+    said = ' '.join(judge_pixels(found, wrong))
+    assert 'The usual setting that fits best is mean=[0.0], std=[255.0] (pixels in [0, 1])' in said
+
+
 def test_grey_digits_are_not_accused():
     """MNIST is nearly black and white."""
     found = TrainingPixels(torch.zeros(1), torch.ones(1), 0.1)
