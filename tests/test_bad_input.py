@@ -241,6 +241,7 @@ COMMANDS = {
     'train.py @list.py': r'the config must have a model, .*model=\[1\]',
     'train.py @run.py --cfg-options x': r'--cfg-options takes KEY=VALUE',
     'train.py @run.py --cfg-options model.teacher=3': r'model.teacher must be a dict',
+    'train.py @run.py --amp --cfg-options optim_wrapper=None': r'optim_wrapper of a distillation must be a dict',
     'train.py @run.py --cfg-options train_cfg.max_iters.x=3': r'--cfg-options do not fit|train_cfg.max_iters must be',
     'train.py @run.py --amp-dtype half': r'--amp-dtype: invalid choice',
     'train.py @run.py --work-dir @teacher.pth': r'cannot write to the work directory .*--work-dir',

@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import shutil
 import signal
+from contextlib import nullcontext
 
 import pytest
 import ranks
@@ -546,6 +547,42 @@ def test_validations_take_a_bounded_share_of_the_time(bare_cfg, tmp_path):
         assert validated == expected
         log = next((tmp_path / str(share)).glob('*/*.log')).read_text()
         assert log.count('Leaving out validations that would take more than 25% of the time') == (share < 1)
+
+
+def test_a_validation_that_was_left_out_is_not_made_up(bare_cfg, tmp_path):
+    class Slow(Hook):
+        def after_val_epoch(self, runner, metrics=None):
+            validated.append(runner.iter)
+            runner.train_loop.stopwatch._seconds['validation'] += 1000
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if batch_idx == 3 and not resume:
+                raise KeyboardInterrupt
+
+    validated = []
+    noise = dict(type='mmdfad.NoiseDataset', seed=1, length=4)
+    loader = dict(batch_size=4, num_workers=0, dataset=noise, sampler=dict(type='mmdfad.NoiseSampler'))
+    bare_cfg.update(val_dataloader=loader, val_evaluator=dict(type='mmdfad.AgreementMetric'), val_cfg=dict())
+    bare_cfg.train_cfg.update(val_interval=1, val_share=0.25, max_iters=4)
+    bare_cfg.default_hooks.checkpoint.interval = 1
+    for resume in (False, True):
+        runner = build_runner(bare_cfg, resume=resume)
+        runner.register_hook(Slow())
+        with nullcontext() if resume else pytest.raises(KeyboardInterrupt):
+            runner.train()
+    assert validated == [1, 4]  # 2 and 3 would have taken too long
+
+
+@pytest.mark.parametrize('begins', [(8, 7), (7, 8)])
+def test_parts_that_a_run_ends_before_are_named(bare_cfg, tmp_path, begins):
+    """Also if two phases have the same name."""
+    bare_cfg.train_cfg.max_iters = 2
+    late = [dict(IMITATION, begin=begin, end=begin + 1) for begin in begins]
+    bare_cfg.train_cfg.phases = [GENERATION, dict(IMITATION, end=5), *late]
+    run(bare_cfg)
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    for begin in begins:
+        assert f'the imitation phase begins in round {begin} (from 0), but the run has 2 rounds' in log
 
 
 # How training ends.

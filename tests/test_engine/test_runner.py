@@ -38,6 +38,12 @@ def test_summary(tiny_cfg):
     assert f'6 rounds with batches of {tiny_cfg.train_dataloader.batch_size}' in text
 
 
+def test_summary_of_images_that_nothing_learns(tiny_cfg):
+    tiny_cfg.model.generator = dict(type='mmdfad.DeadLeaves', noise_dim=8, image_size=16)
+    text = summary(build_runner(tiny_cfg).model, tiny_cfg, 'x.log')
+    assert 'Images: DeadLeaves' in text
+
+
 def test_the_summary_is_part_of_the_log(tiny_cfg, tmp_path):
     cfg = Config(tiny_cfg.to_dict(), filename=tiny_cfg.filename)
     cfg.experiment_name = 'a_summary'

@@ -16,6 +16,7 @@ from torchvision.models import resnet18
 from mmdfad.models.build import build_network
 from mmdfad.models.logits import as_logits
 from mmdfad.models.pixels import PixelSpace
+from mmdfad.models.torch_classifier import TorchClassifier
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
 
@@ -86,6 +87,15 @@ sample = network.model.eval().val_step(dict(inputs=images))[0]
 assert torch.allclose(as_logits(network.model)(images).softmax(1)[0], sample.pred_score)
 """
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
+def test_a_file_with_a_dataclass(tmp_path):
+    """Dataclasses look for the module of a file among the imported ones."""
+    lines = ('from __future__ import annotations', 'from dataclasses import dataclass', 'import torch')
+    sizes = ('@dataclass', 'class Sizes:', '    width: int = 3')
+    net = ('def net():', '    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(Sizes().width))')
+    (tmp_path / 'nets.py').write_text('\n'.join([*lines, *sizes, *net]))
+    assert TorchClassifier(f'{tmp_path}/nets.py:net')(torch.ones(2, 3, 4, 4)).shape == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from mmengine.config import Config
 
 from mmdfad.apis import export_student
 from mmdfad.utils import DistillError
-from mmdfad.utils.checkpoint import read_checkpoint
+from mmdfad.utils.checkpoint import only_weights, read_checkpoint
 
 
 class Program:
@@ -79,6 +79,15 @@ def test_users_may_trust_a_file(tmp_path, monkeypatch):
         read_checkpoint(path, 'it')
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     assert read_checkpoint(path, 'it')['meta'].epoch == 3
+
+
+@pytest.mark.parametrize('switch', ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'])
+def test_a_switch_of_torch_that_is_off_is_off(tmp_path, monkeypatch, switch):
+    torch.save(dict(state_dict={}, meta=argparse.Namespace(epoch=3)), tmp_path / 'unknown.pth')
+    monkeypatch.setenv(switch, '0')
+    with pytest.raises(DistillError, match=r'would run argparse\.Namespace'), only_weights():
+        torch.load(tmp_path / 'unknown.pth')
+    assert os.environ[switch] == '0'
 
 
 def test_files_for_checkpoints_stay_in_their_folder(tiny_cfg):

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import TINY_SEG
 from mmengine.config import Config
 
 from mmdfad.models.build import build_model, plain_config
-from mmdfad.utils.export import student_config, write_student
+from mmdfad.utils.export import add_to_student, student_config, write_student
 
 
 def test_segmentor_with_the_inferencers_of_mmseg(tmp_path):
@@ -25,6 +26,14 @@ def test_segmentor_with_the_inferencers_of_mmseg(tmp_path):
     found = MMSegInferencer(*files, device='cpu')(image)['predictions']
     assert expected.shape == (32, 32)
     assert np.array_equal(found, expected)
+
+
+def test_what_is_known_of_another_student_is_not_added(tmp_path):
+    write_student(tmp_path, Config(dict(model=dict(type='X'))), {}, dict(iter=4))
+    add_to_student(tmp_path, 3, predicted_agreement=0.5)
+    assert torch.load(tmp_path / 'student.pth')['meta'] == dict(iter=4)
+    add_to_student(tmp_path, 4, predicted_agreement=0.5)
+    assert torch.load(tmp_path / 'student.pth')['meta'] == dict(iter=4, predicted_agreement=0.5)
 
 
 AGREEMENT, IOU = dict(type='mmdfad.AgreementMetric'), dict(type='mmseg.IoUMetric')

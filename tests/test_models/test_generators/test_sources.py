@@ -204,6 +204,14 @@ def test_missing_packages_are_named(monkeypatch):
         Pictures(8, 16)
 
 
+def test_a_picture_of_too_many_pixels_is_explained(tmp_path, monkeypatch):
+    """PIL takes it for an attack."""
+    Image.new('RGB', (40, 40)).save(tmp_path / 'large.png')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 500)
+    with pytest.raises(DistillError, match=r'large.png in .* cannot be read|large.png .*is not a picture that can be'):
+        Pictures(8, 16, folder=str(tmp_path))(noise_of(1))
+
+
 def test_bad_folders_are_explained(tmp_path):
     with pytest.raises(DistillError, match=r'must hold pictures, but there is no such folder'):
         Pictures(8, 16, folder=str(tmp_path / 'none'))
