@@ -3,10 +3,7 @@
 import copy
 import resource
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 
 import torch
 from mmengine.config import ConfigDict
@@ -18,11 +15,10 @@ from mmdfad.models import AdversarialDistiller
 from mmdfad.reports.numbers import duration
 from mmdfad.utils.model import evaluating
 from mmdfad.utils.progress import counting
+from mmdfad.utils.timing import median_seconds
 
 from .choices import Choices, Task
 
-# Each kind of step is timed this often, but no more after so many seconds.
-_REPEATS, _LONG = 3, 2.0
 # Copies of a checkpoint in the host's memory while it is written.
 _COPIES = 2
 
@@ -77,29 +73,11 @@ def measure_cost(task: Task, model: dict, optim_wrapper: dict, batch_size: int) 
     return Cost(generation, imitation, forward, place_of(device), _peak_memory(device))
 
 
-def median_seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Median seconds of some calls, after one to warm up. Long ones are timed once."""
-    call()
-    seconds: list[float] = []
-    while len(seconds) < _REPEATS and sum(seconds) < _LONG:
-        seconds.append(seconds_of(call, device))
-    return median(seconds)
-
-
 def place_of(device: torch.device) -> str:
     """Where something is measured, for messages: ``'on 2 threads of this cpu'``."""
     count = torch.get_num_threads()
     threads = f'{count} thread{"s" if count > 1 else ""} of ' if device.type == 'cpu' else ''
     return f'on {threads}this {device.type}'
-
-
-def seconds_of(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call that uses a device."""
-    _wait(device)
-    start = time.perf_counter()
-    call()
-    _wait(device)
-    return time.perf_counter() - start
 
 
 def explain_time(choices: Choices, seconds: float, parts: str, cost: Cost) -> None:
@@ -143,9 +121,3 @@ def _peak_memory(device: torch.device) -> int:
         return torch.accelerator.max_memory_allocated()
     # In KiB on Linux, in bytes on macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
-
-
-def _wait(device: torch.device) -> None:
-    """Wait until an accelerator has finished its work."""
-    if device.type != 'cpu':
-        torch.accelerator.synchronize()

@@ -17,9 +17,10 @@ from mmdfad.utils.model import ModelSize, evaluating, model_size
 from mmdfad.utils.progress import counting
 from mmdfad.utils.quiet import quiet
 from mmdfad.utils.table import format_table
+from mmdfad.utils.timing import seconds_of
 
 from .choices import Choices
-from .cost import place_of, seconds_of
+from .cost import place_of
 from .distill import absolute_path, choose_image_size, count_classes, parse_ratios
 from .image_size import Size
 from .shrink import shrink

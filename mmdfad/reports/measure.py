@@ -1,7 +1,6 @@
 """How large and how fast teacher and student are."""
 
 import copy
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from mmdfad.models.network import Network
 from mmdfad.utils.model import evaluating, model_size
+from mmdfad.utils.timing import seconds_of
 
 BATCHES = (1, 16)
 # A batch whose pass is expected to take so many times its share of the time is not measured.
@@ -86,13 +86,8 @@ def _alternate(passes: Mapping[str, Callable[[], float]], share: float) -> dict[
 
 
 def _timed_pass(model: torch.nn.Module, images: Tensor, dtype: torch.dtype) -> float:
-    kind = images.device.type
-    start = time.perf_counter()
-    with nullcontext() if dtype == torch.float32 else torch.autocast(kind, dtype):
-        model(images)
-    if kind != 'cpu':
-        torch.accelerator.synchronize()
-    return time.perf_counter() - start
+    with nullcontext() if dtype == torch.float32 else torch.autocast(images.device.type, dtype):
+        return seconds_of(lambda: model(images), images.device)
 
 
 def _architecture(model: torch.nn.Module) -> str:

@@ -22,9 +22,10 @@ from mmdfad.models.parts import build_part
 from mmdfad.models.probes import chooses_images
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating
+from mmdfad.utils.timing import median_seconds
 
 from ..choices import Choices, Task, decay_settings, hook_settings, layer_norms, noise_settings
-from ..cost import Cost, explain_memory, explain_time, measure_cost, median_seconds
+from ..cost import Cost, explain_memory, explain_time, measure_cost
 from .dfad import adversarial_objective
 from .ils_images import BANK_BATCHES, POOL_STEPS, Images, bank_images, bytes_kept, image_generator, procedural
 

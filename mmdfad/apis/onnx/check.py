@@ -1,9 +1,7 @@
 """Whether an ONNX file gives what the model gives, and how fast each is."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 # Images in the batches that a graph is checked with. It was traced with another number.
 BATCHES = (1, 3)
 _SEED = 0
-# A call is timed this often, but no more after so many seconds.
-_REPEATS, _LONG = 30, 3.0
 _FIXED = 'the code of the model fixes the batch size of its example'
 
 
@@ -141,17 +137,6 @@ def _labels(outputs: Mapping[str, Tensor]) -> Tensor:
     """Labels, or else the classes with the largest logits or scores."""
     labels = outputs.get('label', outputs.get('label_map'))
     return next(iter(outputs.values())).argmax(1) if labels is None else labels
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Median seconds of a call, after one to warm up."""
-    call()
-    taken: list[float] = []
-    while len(taken) < _REPEATS and sum(taken) < _LONG:
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-    return median(taken)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,15 +15,18 @@ from mmdfad.models.pixels import image_channels
 from mmdfad.utils import DistillError, as_pair
 from mmdfad.utils.atomic import atomic_write
 from mmdfad.utils.quiet import quiet
+from mmdfad.utils.timing import median_seconds
 
 from ..config import is_distillation, read_run
 from ..image_size import Size, config_size
-from .check import BATCHES, Agreement, check, probe_batches, run_session, seconds, start_session
+from .check import BATCHES, Agreement, check, probe_batches, run_session, start_session
 from .convert import opset_of, require_packages, set_properties, to_onnx, without_logits
 from .graph import Graph, Preprocessing, channel_order
 
 TOLERANCE = 1e-3
 ORDERS = ('rgb', 'bgr')
+# One image is timed this often, but no more after so many seconds.
+_REPEATS, _LONG = 30, 3.0
 # A graph for any size is checked once more with images that are larger by so many pixels.
 _LARGER = (64, 32)
 
@@ -139,6 +143,7 @@ def export_onnx(
         agreement = replace(agreement, labels=check(content, graph, batches, tolerance).labels)
     _write(path, content)
     session = start_session(content)
+    timed = partial(median_seconds, device=torch.device('cpu'), repeats=_REPEATS, longest=_LONG)
     file = OnnxFile(
         path=path,
         file_bytes=len(content),
@@ -147,8 +152,8 @@ def export_onnx(
         outputs=_describe(session.get_outputs()),
         properties=properties,
         agreement=agreement,
-        seconds=seconds(lambda: run_session(session, batches[0])),
-        torch_seconds=seconds(lambda: graph(batches[0])),
+        seconds=timed(lambda: run_session(session, batches[0])),
+        torch_seconds=timed(lambda: graph(batches[0])),
         threads=torch.get_num_threads(),
     )
     _write_record(file)
