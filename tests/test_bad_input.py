@@ -77,10 +77,10 @@ CONFIGS = {
     "model=dict(start=dict(type='LeastSquaresStart', begin=-1))": r'begin of LeastSquaresStart must be',
     # Teacher and student
     "model=dict(teacher='resnet')": r'model.teacher must be a dict',
-    "model=dict(teacher=dict(chekpoint='x'))": r'model.teacher.chekpoint is unknown; did you mean checkpoint\?',
+    "model=dict(teacher=dict(chekpoint='x'))": r'cannot build model.teacher .*; chekpoint is unknown; did you mean checkpoint\?',
     'model=dict(teacher=dict(image_size=3))': r'model.teacher has image_size=3.* set model.generator.image_size',
     'model=dict(teacher=dict(backbone=dict(depth=19)))': r'cannot build model.teacher .*depth 19',
-    "model=dict(teacher=dict(backbone=dict(type='ResNt_CIFAR')))": r'model.teacher.backbone.type=.* did you mean .*ResNet_CIFAR\?',
+    "model=dict(teacher=dict(backbone=dict(type='ResNt_CIFAR')))": r'cannot build model.teacher .*; backbone.type=.* did you mean .*ResNet_CIFAR\?',
     'model=dict(teacher=dict(backbone=dict(base_chanels=3)))': r'cannot build model.teacher .*backbone.base_chanels .*did you mean base_channels\?',
     'model=dict(teacher=dict(head=None))': r'unknown to the model: head.fc.bias|no classification head',
     'model=dict(teacher=dict(data_preprocessor=dict(std=[0, 0, 0])))': r'model.teacher.*std must be positive',
@@ -127,6 +127,7 @@ CONFIGS = {
     'custom_hooks=[dict(momentum=1)]': r'custom_hooks\[0\] must have a `type`',
     "custom_hooks=[dict(type='EMAHook', momentum=2)]": r'custom_hooks\[0\].momentum must be between 0 and 1, but found 2',
     "custom_hooks=[dict(type='EMAHook', momentm=0.2)]": r'custom_hooks\[0\].momentm is unknown .*did you mean momentum\?',
+    "custom_hooks=[dict(type='EMAHook', ema_type='MomentumAnealingEMA')]": r'custom_hooks\[0\].ema_type=.* did you mean',
     # Optimizers
     'optim_wrapper=None': r'optim_wrapper of a distillation must be a dict',
     "optim_wrapper=dict(_delete_=True, optimizer=dict(type='SGD', lr=1))": r'must have constructor=',

@@ -40,7 +40,7 @@ def test_probe_images_count_for_the_prediction_only():
     found = predicted.evaluate(2)
     expected = predict_agreement(dict(leaves=2 / 3, inverted=3 / 4))
     assert found == {
-        'predicted_agreement': pytest.approx(expected.middle),
+        'predicted_agreement': pytest.approx(expected.fitted),
         'predicted_agreement_low': pytest.approx(expected.low),
         'predicted_agreement_high': pytest.approx(expected.high),
         'agreement/leaves': pytest.approx(2 / 3),
@@ -59,9 +59,9 @@ def test_a_prediction_needs_probe_images():
 def test_a_prediction_grows_with_the_agreement_on_probe_images(others):
     shares = [0.0, 0.1, 0.5, 0.9, 1.0]
     found = [predict_agreement(dict.fromkeys(('leaves', *others), share)) for share in shares]
-    assert [p.middle for p in found] == sorted(p.middle for p in found)
-    assert all(0 <= p.low <= p.middle <= p.high <= 1 for p in found)
-    assert found[0].middle < 0.5 < found[-1].middle
+    assert [p.fitted for p in found] == sorted(p.fitted for p in found)
+    assert all(0 <= p.low <= p.fitted <= p.high <= 1 for p in found)
+    assert found[0].fitted < 0.5 < found[-1].fitted
     assert all('other teachers' in p.reason for p in found)
 
 

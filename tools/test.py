@@ -9,7 +9,6 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.fileio import dump
-from mmengine.runner import Runner
 
 from mmdfad.apis import (
     CfgOptions,
@@ -23,6 +22,7 @@ from mmdfad.apis import (
     require_test_data,
     show_predictions,
 )
+from mmdfad.engine import SafeRunner
 from mmdfad.utils import DistillError, readable_errors
 from mmdfad.utils.model import unwrap
 
@@ -93,7 +93,7 @@ def test_config(args: argparse.Namespace) -> Config:
 def main() -> None:
     args = parse_args()
     with readable_errors():
-        runner = Runner.from_cfg(test_config(args))
+        runner = SafeRunner.from_cfg(test_config(args))
         model = unwrap(runner.model)
         model = model.module if args.tta else model
         load_student_weights(model.student.model if args.agreement else model, args.checkpoint)

@@ -3,6 +3,8 @@
 import copy
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,7 @@ from mmengine.optim import build_optim_wrapper
 from mmdfad.engine import AccelerationHook
 from mmdfad.models import AdversarialDistiller
 from mmdfad.reports.numbers import duration
+from mmdfad.utils import DistillError
 from mmdfad.utils.model import evaluating
 from mmdfad.utils.progress import counting
 from mmdfad.utils.timing import median_seconds
@@ -60,7 +63,7 @@ def measure_cost(task: Task, model: dict, optim_wrapper: dict, batch_size: int) 
     generation = 0.0
     if device.type != 'cpu':
         torch.accelerator.reset_peak_memory_stats()
-    with counting('timing: steps', 3) as advance:
+    with _explained(batch_size, device), counting('timing: steps', 3) as advance:
         if distiller.generator.learns and 'generation' in model:
             generation = median_seconds(lambda: distiller.generation_step(noise, optim['generator']), device)
         advance()
@@ -71,6 +74,20 @@ def measure_cost(task: Task, model: dict, optim_wrapper: dict, batch_size: int) 
             forward = median_seconds(lambda: (distiller.teacher(images), distiller.student(images)), device)
         advance()
     return Cost(generation, imitation, forward, place_of(device), _peak_memory(device))
+
+
+@contextmanager
+def _explained(batch_size: int, device: torch.device) -> Iterator[None]:
+    """Explain what is wrong with the number of images in a step."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, ValueError) as error:
+        if isinstance(error, ValueError) and 'more than 1 value per channel' not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise DistillError(
+            f'a step of {batch_size} images does not work on this {device.type} ({reason}); change --batch-size'
+        ) from error
 
 
 def place_of(device: torch.device) -> str:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
+from mmdfad.engine import SafeRunner
 from mmdfad.models.base_distiller import BaseDistiller
 from mmdfad.utils import DistillError, require_count
 from mmdfad.utils.export import has_real_data
@@ -48,7 +48,7 @@ def draw_predictions(cfg: Config, checkpoint: str, out: str | Path, count: int =
     require_test_data(plain, download)
     both = add_agreement(cfg, plain)
     both.update(work_dir=cfg.work_dir, log_level='WARNING')
-    runner = Runner.from_cfg(both)
+    runner = SafeRunner.from_cfg(both)
     distiller = runner.model.eval()
     load_student_weights(distiller.student.model, checkpoint)
     dataset = runner.build_dataloader(both.test_dataloader).dataset

@@ -120,15 +120,17 @@ def _check_hooks(cfg: dict) -> None:
         interval = hook.get('interval')
         if isinstance(interval, int) and interval < 1 and interval != -1:
             raise DistillError(f'{where}.interval must be a positive number of rounds, or -1 for never: {interval}')
-        if str(hook['type']).rpartition('.')[2] == 'EMAHook':
-            _check_average(hook, where)
+        target = find_type(hook['type'], f'{where}.type', root.HOOKS, hook.get('_scope_'))
+        if inspect.isclass(target) and issubclass(target, EMAHook):
+            _check_average(hook, where, target)
 
 
-def _check_average(hook: dict, where: str) -> None:
+def _check_average(hook: dict, where: str, target: type[EMAHook]) -> None:
     """EMAHook hands arguments that are not its own on to the model that averages."""
-    own = {'type', 'priority', '_scope_', *inspect.signature(EMAHook).parameters}
-    average = {key: value for key, value in hook.items() if key not in own}
+    taken = {name for base in target.__mro__ if base is not object for name in inspect.signature(base).parameters}
+    average = {key: value for key, value in hook.items() if key not in {'type', 'priority', '_scope_', *taken}}
     kind = hook.get('ema_type', 'ExponentialMovingAverage')
+    find_type(kind, f'{where}.ema_type', root.MODELS)
     check_part(dict(average, type=kind), where, root.MODELS, provided=('model', 'device'))
     if not 0 < average.get('momentum', 0.5) < 1:
         raise DistillError(f'{where}.momentum must be between 0 and 1, but found {average["momentum"]!r}')

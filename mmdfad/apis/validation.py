@@ -58,7 +58,7 @@ def ensure_validation(cfg: Config, download: bool = False) -> None:
 
 
 def require_test_data(cfg: Config, download: bool = False) -> None:
-    """Make sure that the test data are on this machine.
+    """Make sure that the test data are on this machine, by making the dataset.
 
     Args:
         cfg (Config): A config with a ``test_dataloader``, changed in place.
@@ -70,7 +70,7 @@ def require_test_data(cfg: Config, download: bool = False) -> None:
     missing = _missing_data(cfg, 'test_dataloader', download)
     if missing is not None:
         raise DistillError(
-            f'no test data ({missing}). Expected them where test_dataloader.dataset says: set its data_root, as in '
+            f'no test data ({missing}). Expected them where test_dataloader says: set data_root of its dataset, as in '
             '--cfg-options test_dataloader.dataset.data_root=PATH'
         )
 
@@ -90,6 +90,8 @@ def _missing_data(cfg: Config, key: str, download: bool) -> str | None:
     except DistillError:
         raise
     except (OSError, RuntimeError, AssertionError) as error:
+        if isinstance(error, AssertionError) and 'download' not in str(error):
+            raise  # of another mistake in the config
         return f'{loader.dataset.get("type")}: {error}'.splitlines()[0] + asks
     return None
 

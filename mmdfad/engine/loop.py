@@ -290,7 +290,7 @@ def _explained(batch_size: int, work_dir: str) -> Iterator[None]:
         raise DistillError(
             f'rank {get_rank()} of {get_world_size()} has lost the others: one of them has ended or cannot be reached '
             f'({str(error).splitlines()[0]}). See the first error in the output of the ranks. '
-            f'{last_checkpoint(work_dir)}: continue with --resume'
+            f'{last_checkpoint(work_dir)}. Run it again with --resume'
         ) from error
 
 

@@ -39,7 +39,7 @@ class RunRecord:
             atomic_write(self.path, json.dumps(dict(id=self.id, validated=self.validated)).encode())
 
     def note_validation(self, rounds: int) -> None:
-        """Remember that the student after so many rounds has been validated."""
+        """Remember that the validation after so many rounds is settled: done, or left out."""
         self.validated = rounds
         self.save()
 

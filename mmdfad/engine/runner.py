@@ -36,9 +36,10 @@ class SafeRunner(Runner):
     @master_only
     def dump_config(self) -> None:
         """Write the config into the work directory, under the name of its file or, if that is taken, of the run."""
-        path = Path(self.work_dir, Path(self.cfg.filename or self.timestamp).stem).with_suffix('.py')
+        source = Path(self.cfg.filename or self.timestamp)
+        path = Path(self.work_dir, f'{source.stem}.py')
         # The exported student is student.py.
-        if path.name == 'student.py' or not is_replaceable(path):
+        if path.name == 'student.py' or path.resolve() == source.resolve() or not is_replaceable(path):
             path = path.with_name(f'{self.timestamp}.py')
         write_config(path, self.cfg.pretty_text)
 

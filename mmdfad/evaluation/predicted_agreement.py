@@ -57,7 +57,7 @@ class PredictedAgreementMetric(BaseMetric):
         probes = {name: same / total for name, (same, total) in sums.items()}
         found = predict_agreement(probes)
         return dict(
-            predicted_agreement=found.middle,
+            predicted_agreement=found.fitted,
             predicted_agreement_low=found.low,
             predicted_agreement_high=found.high,
             **{f'agreement/{name}': share for name, share in probes.items()},

@@ -24,6 +24,7 @@ class Prediction:
     Attributes:
         value (float, optional): The expected share of images, or pixels, with the same label, in [0, 1]. None if there
             is only a range.
+        fitted (float): What the fit gives, also where there is only a range: to compare students of one run.
         low (float): Lower end of the 90% interval.
         high (float): Upper end.
         reason (str): What it rests on, in a sentence.
@@ -31,15 +32,11 @@ class Prediction:
     """
 
     value: float | None
+    fitted: float
     low: float
     high: float
     reason: str
     probes: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def middle(self) -> float:
-        """float: The value, or the middle of the range."""
-        return (self.low + self.high) / 2 if self.value is None else self.value
 
 
 def predict_agreement(probes: Mapping[str, float]) -> Prediction:
@@ -54,23 +51,37 @@ def predict_agreement(probes: Mapping[str, float]) -> Prediction:
     kind = kind_of(probes)
     model = _calibration()[kind]
     score = model['intercept'] + sum(w * logit(probes[name]) for name, w in model['weights'].items())
-    low, high = (_share(score + error) for error in model['errors'])
+    fitted, low, high = (_share(score + error) for error in (0, *model['errors']))
+    low, high, certain = interval_of(probes, low, high)
     if disagree(probes):
         why = (
             "the probe images disagree: the student labels dead leaves, which are far from the teacher's statistics, "
             'much more often like the teacher than images near to them. Such students were good or bad'
         )
-        return Prediction(None, 0.0, max(high, probes['leaves']), why, {**probes})
+        return Prediction(None, fitted, low, high, why, {**probes})
     rests = f'in {model["runs"]} runs with {model["teachers"]} other teachers'
-    if high - low <= WIDEST:
-        return Prediction(_share(score), low, high, f'{rests}, students like this one were in this range', {**probes})
+    if certain:
+        return Prediction(fitted, fitted, low, high, f'{rests}, students like this one were in this range', {**probes})
     why = 'without batch norm statistics of the teacher, little is known about its real images; ' * (kind != 'inverted')
-    return Prediction(None, low, high, f'{why}{rests}, students like this one varied this much', {**probes})
+    return Prediction(None, fitted, low, high, f'{why}{rests}, students like this one varied this much', {**probes})
 
 
 def kind_of(probes: Collection[str]) -> str:
     """The set of probe images that says most, by which teachers are told apart."""
     return next(name for name in ('inverted', 'sure', 'leaves') if name in probes)
+
+
+def interval_of(probes: Mapping[str, float], low: float, high: float) -> tuple[float, float, bool]:
+    """The interval that is given for one of the fit: its ends, and whether it leaves a number.
+
+    Args:
+        probes (Mapping[str, float]): The agreement on each set of probe images.
+        low (float): Lower end by the fit.
+        high (float): Upper end by the fit.
+    """
+    if disagree(probes):
+        return 0.0, max(high, probes['leaves']), False
+    return low, high, high - low <= WIDEST
 
 
 def disagree(probes: Mapping[str, float]) -> bool:

@@ -107,7 +107,7 @@ class BaseDistiller(BaseModel):
         inputs = self.student.model.data_preprocessor(data, False)
         samples = self.student.model(**inputs, mode='predict')
         if self.val_agreement:
-            student_labels = self.student.logits(inputs['inputs']).argmax(1)
+            student_labels = labels_of(self.student.logits(inputs['inputs']))
             labels = zip(student_labels, self._teacher_labels(data, student_labels), strict=True)
             for sample, (student_label, teacher_label) in zip(samples, labels, strict=True):
                 sample.set_field(student_label, 'student_label')
@@ -155,7 +155,7 @@ class BaseDistiller(BaseModel):
             sizes = zip(images.shape[2:], self.generator.image_size, self.student.image_size, strict=True)
             images = resize_images(images, [round(n * own / students) for n, own, students in sizes])
         logits = self.teacher.logits(images)
-        return (logits if logits.ndim == 2 else resize_images(logits, student_labels.shape[1:])).argmax(1)
+        return labels_of(logits if logits.ndim == 2 else resize_images(logits, student_labels.shape[1:]))
 
     def train_step(self, data: Tensor, optim_wrapper: OptimWrapper) -> dict:
         """Refuse mmengine's loops, which know only one kind of step."""

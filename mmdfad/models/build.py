@@ -86,7 +86,8 @@ def plain_config(cfg: dict, role: str, data_preprocessor: dict | None = None) ->
     if 'cfg_path' in cfg:
         unknown = set(cfg) - {'cfg_path', 'cfg_options'}
         if unknown:
-            known = ', '.join(('cfg_options', *NETWORK_KEYS))
+            other = 'image_size' if role == 'teacher' else 'shard'  # of the other network alone
+            known = ', '.join(('cfg_options', *(key for key in NETWORK_KEYS if key != other)))
             raise DistillError(
                 f'model.{role} has cfg_path and therefore takes only {known} beside it, but found '
                 f'{sorted(unknown)}; put changes to the model in model.{role}.cfg_options'
@@ -139,7 +140,7 @@ def build_model(plain: Config, role: str) -> nn.Module:
         try:
             model = ROOT_MODELS.build(copy.deepcopy(plain.model))
         except Exception as error:  # each model has its own way to refuse its arguments
-            typo = likely_typo(plain.model, f'model.{role}', error, ROOT_MODELS, NETWORK_KEYS)
+            typo = likely_typo(plain.model, '', error, ROOT_MODELS, NETWORK_KEYS)
             raise DistillError(f'cannot build model.{role} of type {kind}: {error}{typo}') from error
     _check_complete(model, role, kind)
     init_weights(model)

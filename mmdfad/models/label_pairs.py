@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 
@@ -12,8 +11,10 @@ class LabelPairs(Counter):
 
     def add(self, teacher: Tensor, student: Tensor) -> None:
         """Count the labels of teacher and student, of the same shape."""
-        found, numbers = torch.stack([teacher.flatten(), student.flatten()]).unique(dim=1, return_counts=True)
-        self.update(dict(zip(map(tuple, found.T.tolist()), numbers.tolist(), strict=True)))
+        count = 1 + int(max(teacher.max(), student.max()))
+        # One number for each pair: counting these is many times faster than counting pairs.
+        found, numbers = (count * teacher.flatten() + student.flatten()).unique(return_counts=True)
+        self.update({divmod(k, count): n for k, n in zip(found.tolist(), numbers.tolist(), strict=True)})
 
     @property
     def agreement(self) -> float:

@@ -87,7 +87,7 @@ def collect(run: Run, found: Inspection | None) -> dict[str, Any]:
             environment_of='run' if environment else 'report',
             config=logs.config or run.cfg.pretty_text,
         ),
-        commands=next_commands(run.work_dir, run.cfg, done),
+        commands=next_commands(run.work_dir, run.cfg, done, run.round < planned),
     )
 
 

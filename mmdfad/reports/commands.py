@@ -23,13 +23,14 @@ infer('image.jpg', show=False, out_dir='predictions')""",
 _FOLDER = 'test_dataloader.dataset.data_root'
 
 
-def next_commands(work_dir: Path, cfg: Config, done: bool) -> list[dict[str, str]]:
+def next_commands(work_dir: Path, cfg: Config, done: bool, left: bool = False) -> list[dict[str, str]]:
     """The next commands, each with a ``title``, a ``note`` that may be empty, and its ``text``.
 
     Args:
         work_dir (Path): The run's work directory, as the user gives it.
         cfg (Config): The config of the run.
-        done (bool): Whether the run has done all its rounds.
+        done (bool): Whether the run has ended as it should.
+        left (bool): Whether it has rounds left all the same, because a hook has ended it early. Defaults to False.
     """
     student = [str(work_dir / name) for name in ('student.py', 'student.pth')]
     run, scope = shlex.quote(str(run_config(work_dir))), cfg.get('default_scope')
@@ -54,7 +55,7 @@ def next_commands(work_dir: Path, cfg: Config, done: bool) -> list[dict[str, str
     if not done:
         return [dict(title='Continue the run', note='', text=resume), *commands]
     note = 'It helps only if param_scheduler has not taken the learning rates to 0.'
-    more = f' --cfg-options train_cfg.max_iters={2 * cfg.train_cfg.max_iters}'
+    more = '' if left else f' --cfg-options train_cfg.max_iters={2 * cfg.train_cfg.max_iters}'
     return [*commands, dict(title='Train longer', note=note, text=resume + more)]
 
 

@@ -66,7 +66,7 @@ class ReportHook(Hook):
         """Write the report of a run that has ended without an error."""
         interrupted = any(isinstance(hook, PreemptionHook) and hook.stopped for hook in runner.hooks)
         if runner.iter < runner.max_iters and not interrupted:
-            runner.logger.info(f'{ENDED_EARLY}after round {runner.iter} of {runner.max_iters}.')
+            runner.logger.warning(f'{ENDED_EARLY}after round {runner.iter} of {runner.max_iters}.')
         self._report(runner, must_probe(unwrap(runner.model)), _HURRY if interrupted else self.limits)
 
     @contextmanager

@@ -66,11 +66,11 @@ def only_weights(where: str = 'a checkpoint') -> Iterator[None]:
     Raises:
         DistillError: If a file that is loaded in the context holds code.
     """
-    if _is_set(_ANYTHING) or _is_set(_ONLY_WEIGHTS):
+    if os.environ.get(_ANYTHING, '').lower() in ('1', 'y', 'yes', 'true'):  # torch takes '0' for off
         with _explained(where):
             yield
         return
-    before = os.environ.pop(_ONLY_WEIGHTS, None)
+    before = os.environ.get(_ONLY_WEIGHTS)
     os.environ[_ONLY_WEIGHTS] = '1'
     try:
         with _explained(where):
@@ -79,11 +79,6 @@ def only_weights(where: str = 'a checkpoint') -> Iterator[None]:
         del os.environ[_ONLY_WEIGHTS]
         if before is not None:
             os.environ[_ONLY_WEIGHTS] = before
-
-
-def _is_set(switch: str) -> bool:
-    """Whether a switch of torch's own is on. It takes '0' for off."""
-    return os.environ.get(switch, '').lower() in ('1', 'y', 'yes', 'true')
 
 
 @contextmanager

@@ -105,13 +105,13 @@ def likely_typo(part: Any, where: str, error: Exception, registry: Registry, oth
 
     Args:
         part (Any): The dict, with others inside it.
-        where (str): Its key in the config.
+        where (str): Its key in the config, with a dot behind it; an empty string for the whole dict.
         error (Exception): Why it could not be built.
         registry (Registry): Where its types are looked up.
         others (Collection[str]): Keys that the dict may have beside the arguments of its type. Defaults to none.
 
     Returns:
-        str: ``'; model.teacher.backbone.depht is unknown; did you mean depth?'``, or an empty string.
+        str: ``'; backbone.depht is unknown; did you mean depth?'``, or an empty string.
     """
     if isinstance(part, list | tuple):
         part = dict(enumerate(part))
@@ -121,14 +121,14 @@ def likely_typo(part: Any, where: str, error: Exception, registry: Registry, oth
     with registry.switch_scope_and_registry(part.get('_scope_')) as current:
         target = current.get(kind) if isinstance(kind, str) else None
     if isinstance(kind, str) and target is None and f'{kind} is not in' in str(error):
-        return f'; {where}.type={kind!r} is unknown{similar_type(kind, registry)}'
+        return f'; {where}type={kind!r} is unknown{similar_type(kind, registry)}'
     if target is not None:
         known = {*others} | {name for init in _initialisers(target) for name in inspect.signature(init).parameters}
         for key in part:
             close = difflib.get_close_matches(str(key), known - {'self'}, 1)
             if key not in known and close and f"unexpected keyword argument '{key}'" in str(error):
-                return f'; {where}.{key} is unknown; did you mean {close[0]}?'
-    return next(filter(None, (likely_typo(v, f'{where}.{k}', error, registry) for k, v in part.items())), '')
+                return f'; {where}{key} is unknown; did you mean {close[0]}?'
+    return next(filter(None, (likely_typo(v, f'{where}{k}.', error, registry) for k, v in part.items())), '')
 
 
 def _parameters(target: Callable) -> tuple[dict[str, tuple[inspect.Parameter, Any]], bool]:

@@ -66,8 +66,8 @@ def test_a_config_that_is_called_student(tiny_cfg, tmp_path):
 
 @pytest.mark.parametrize('runner_type', [SafeRunner, DistillRunner])
 def test_the_users_own_config_is_kept(tiny_cfg, tmp_path, runner_type):
-    """As of tools/train.py my.py --work-dir . A config that an earlier run wrote is replaced."""
-    mine = tmp_path / 'my.py'
+    """As of tools/train.py my_lr0.1.py --work-dir . A config that an earlier run wrote is replaced."""
+    mine = tmp_path / 'my_lr0.1.py'
     mine.write_text('mine = 1\n')
     cfg = Config(tiny_cfg.to_dict(), filename=str(mine))
     cfg.merge_from_dict(dict(experiment_name=f'kept_{runner_type.__name__}', work_dir=str(tmp_path)))
@@ -75,8 +75,8 @@ def test_the_users_own_config_is_kept(tiny_cfg, tmp_path, runner_type):
     assert mine.read_text() == 'mine = 1\n'
     assert 'AdversarialDistiller' in (tmp_path / f'{runner.timestamp}.py').read_text()
 
-    mine.unlink()
+    cfg.work_dir = str(tmp_path / 'runs')
     for rounds in (7, 8):
         cfg.merge_from_dict(dict(experiment_name=f'{rounds}_{runner_type.__name__}', train_cfg=dict(max_iters=rounds)))
         runner_type.from_cfg(cfg)
-        assert Config.fromfile(mine).train_cfg.max_iters == rounds
+        assert Config.fromfile(tmp_path / 'runs/my_lr0.1.py').train_cfg.max_iters == rounds

@@ -179,10 +179,10 @@ def shares(agreement, adversarial=False):
     ('arguments', 'expected'),
     [
         (
-            (Prediction(0.941, 0.9, 0.97, ''), None, None, 'images'),
+            (Prediction(0.941, 0.941, 0.9, 0.97, ''), None, None, 'images'),
             r'94.1% of the images \(90% interval: 90.0% to 97.0%\)',
         ),
-        ((Prediction(None, 0.7, 0.95, ''), None, None, 'pixels'), 'between 70.0% and 95.0% of the pixels'),
+        ((Prediction(None, 0.9, 0.7, 0.95, ''), None, None, 'pixels'), 'between 70.0% and 95.0% of the pixels'),
         ((None, shares(0.5), None, 'images'), r'^No pred.*: .* 50.0% of 9 generated images \(expect less on real'),
         (
             (None, shares(0.5, adversarial=True), None, 'pixels'),

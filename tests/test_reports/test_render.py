@@ -71,7 +71,7 @@ def test_names_are_escaped_and_nothing_is_loaded(evil_cfg, tmp_path):
 
 @pytest.mark.parametrize('value', [0.94, None])
 def test_predictions_are_shown(evil_cfg, tmp_path, monkeypatch, value):
-    prediction = Prediction(value, 0.9, 0.97, 'in 9 <b>runs</b>, so', dict(leaves=0.5))
+    prediction = Prediction(value, 0.94, 0.9, 0.97, 'in 9 <b>runs</b>, so', dict(leaves=0.5))
     monkeypatch.setattr(inspection, 'predict_agreement', lambda probes: prediction)
     run(evil_cfg, train_cfg__max_iters=1)
     page = (tmp_path / 'run/report.html').read_text()

@@ -79,7 +79,9 @@ def test_mixed_precision_and_a_window(classifier, tmp_path, monkeypatch):
     flags = ['--work-dir', tmp_path / 'test', '--amp', '--show', '--wait-time', '0.01']
     result = call_here('test.py', *classifier, *flags, check=True)
     assert 0 <= metric_of(result) <= 100
-    assert Config.fromfile(tmp_path / 'test/student.py').test_cfg.fp16
+    (dumped,) = (tmp_path / 'test').glob('*.py')
+    assert Config.fromfile(dumped).test_cfg.fp16
+    assert dumped.name != 'student.py'  # which is that of an exported student
 
 
 @pytest.mark.parametrize('files', ['classifier', 'segmentor'])

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmdfad.engine.probe import Classes, must_probe, probe_noise, to_pictures
+from mmdfad.models.step import labels_of
 from mmdfad.registry import HOOKS
 from mmdfad.utils.model import unwrap
 
@@ -54,7 +55,7 @@ class SyntheticImageHook(Hook):
         images, student_logits, teacher_logits = distiller.probe(self.noise)
         if not is_main_process():
             return
-        labels = (logits.argmax(1).cpu().numpy() for logits in (teacher_logits, student_logits))
+        labels = (labels_of(logits).cpu().numpy() for logits in (teacher_logits, student_logits))
         tiles = [self._tile(*column) for column in zip(to_pictures(distiller, images), *labels, strict=True)]
         runner.visualizer.add_image('synthetic', draw_grid(tiles, self.min_tile), runner.iter + 1)
 

@@ -100,7 +100,7 @@ class MaskLogits(SegmentorLogits):
         text_encoder = getattr(model, 'text_encoder', None)
         # Embeddings of class names. They depend on the weights and on the device, so changes of these clear the cache.
         self._text_cache = getattr(text_encoder, 'cache', {})
-        self.register_load_state_dict_pre_hook(lambda *_: self._text_cache.clear())
+        self.register_load_state_dict_pre_hook(lambda module, *_: module._text_cache.clear())
 
     def _apply(self, fn: object, recurse: bool = True) -> 'MaskLogits':
         self._text_cache.clear()

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdfad.models.chance import LABELS, uniform
 from mmdfad.models.network import Network
-from mmdfad.models.step import Step, Tap
+from mmdfad.models.step import Step, Tap, labels_of
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import Shared, classifier_of, keeps_statistics, upcast
@@ -143,7 +143,7 @@ class OneHotPrior(Objective):
 
     def forward(self, step: Step) -> Tensor:
         """The cross-entropy in nats, a scalar."""
-        return F.cross_entropy(step.teacher.logits, step.teacher.logits.argmax(1))
+        return F.cross_entropy(step.teacher.logits, labels_of(step.teacher.logits))
 
 
 @MODELS.register_module()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmdfad.evaluation.prediction import CALIBRATION, WIDEST, disagree, kind_of, logit
+from mmdfad.evaluation.prediction import CALIBRATION, interval_of, kind_of, logit
 from mmdfad.utils.atomic import atomic_write
 
 # What each kind of teacher is predicted from.
@@ -43,10 +43,9 @@ def fit(rows: Sequence[dict]) -> None:
         for row, score, teacher in zip(own, scores, teachers, strict=True):
             low, high = _interval(errors[teachers != teacher])
             predicted, low, high = (1 / (1 + math.exp(-value)) for value in (score, score + low, score + high))
-            if disagree(row['probes']):
-                low, high = 0.0, max(high, row['probes']['leaves'])
+            low, high, number = interval_of(row['probes'], low, high)
             if kind == kind_of(row['probes']):
-                judged.append(row | dict(predicted=predicted, low=low, high=high))
+                judged.append(row | dict(predicted=predicted, low=low, high=high, number=number))
     atomic_write(CALIBRATION, f'{json.dumps(calibration, indent=2)}\n'.encode())
     _print_table(judged)
     _plot(judged)
@@ -91,7 +90,7 @@ def _print_table(judged: Sequence[dict]) -> None:
         errors = np.array([abs(row['predicted'] - row['truth']) for row in own])
         inside = np.mean([row['low'] <= row['truth'] <= row['high'] for row in own])
         widths = np.array([row['high'] - row['low'] for row in own])
-        numbers = widths <= WIDEST
+        numbers = np.array([row['number'] for row in own])
         of_numbers = f'{errors[numbers].mean():.3f}' if numbers.any() else ''
         cells = len({row['run'] for row in own}), len(own), f'{errors.mean():.3f}', numbers.sum(), of_numbers
         print(f'| {group} | {" | ".join(map(str, cells))} | {inside:.0%} | {widths.mean():.2f} |')
