@@ -32,8 +32,9 @@ demo: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-# Models of full size, builds of the wheel and the site, and long runs.
+# Models of full size, builds of the site, and long runs.
 test-slow: setup
+	$(BIN)/python -m pip install --quiet -r requirements/docs.txt
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
 
 # What only a GPU can show. `make test` skips these tests where there is none.
@@ -43,7 +44,7 @@ test-gpu: setup
 # Seconds of the rounds of each pair, for docs/performance.md, with batches that give a GPU enough to do.
 bench-gpu: setup
 	for pair in lenet:512 resnet34_resnet18:256 resnet56_resnet20:256 deeplab:64 vit:64; do \
-		$(BIN)/python tools/analysis_tools/benchmark_rounds.py --pair $${pair%:*} --batch-size $${pair#*:} --repeats 20; \
+		$(BIN)/python tools/analysis_tools/benchmark_rounds.py --pair $${pair%:*} --batch-size $${pair#*:} --repeats 20 || exit 1; \
 	done
 
 # The same tests with OpenMMLab's own packages, in an environment of their own.

@@ -66,7 +66,7 @@ setup(
     package_data={'mmdfad': ['py.typed']},
     include_package_data=True,
     entry_points={'console_scripts': ['mmdfad = mmdfad.cli:main']},
-    python_requires='>=3.10',
+    python_requires='>=3.11',
     install_requires=read_requirements('runtime'),
     extras_require={
         **extras,

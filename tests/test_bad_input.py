@@ -129,6 +129,7 @@ CONFIGS = {
     "custom_hooks=[dict(type='EMAHook', momentm=0.2)]": r'custom_hooks\[0\].momentm is unknown .*did you mean momentum\?',
     "custom_hooks=[dict(type='EMAHook', ema_type='MomentumAnealingEMA')]": r'custom_hooks\[0\].ema_type=.* did you mean',
     # Optimizers
+    'param_scheduler=dict(_delete_=True, student=[])': r'param_scheduler lacks generator; .*param_scheduler.generator=\[\]',
     'optim_wrapper=None': r'optim_wrapper of a distillation must be a dict',
     "optim_wrapper=dict(_delete_=True, optimizer=dict(type='SGD', lr=1))": r'must have constructor=',
     "optim_wrapper=dict(constructor='DistillConstructor')": r'optim_wrapper.constructor=.* did you mean mmdfad.Distill',

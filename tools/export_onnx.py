@@ -22,10 +22,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--with-postprocessing',
         action='store_true',
-        help='let the graph give scores and labels, or label maps, in place of logits',
+        help='output scores and labels (classifiers) or label maps (segmentors) instead of logits',
     )
     parser.add_argument(
-        '--channel-order', choices=['rgb', 'bgr'], help='the channels that the model takes; default: by the config'
+        '--channel-order', choices=['rgb', 'bgr'], help='order of the input channels; default: as in the config'
     )
     parser.add_argument(
         '--tolerance',

@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help="the distillation's config, or an exported student.py")
     parser.add_argument('checkpoint', help='a training checkpoint, or an exported student.pth')
     parser.add_argument('--work-dir', help='folder for logs')
-    parser.add_argument('--out', help='file (.pkl) for the predictions or metrics')
+    parser.add_argument('--out', help='file for the predictions (.pkl), or for the metrics (.pkl, .json or .yaml)')
     parser.add_argument('--out-item', choices=['metrics', 'pred'], help='what --out gets; default: pred')
     parser.add_argument(
         '--agreement',
@@ -42,13 +42,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='folder for pictures of predictions')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds to show each image for; default: 2')
-    parser.add_argument('--interval', type=int, default=1, help='show one in this many images; default: 1')
-    parser.add_argument('--tta', action='store_true', help='average over flipped images, or those of tta_pipeline')
+    parser.add_argument('--interval', type=int, default=1, help='show every Nth image; default: 1')
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='average over each image and its mirror image, or over tta_pipeline',
+    )
     parser.add_argument('--amp', action='store_true', help='compute in mixed precision')
     parser.add_argument('--no-pin-memory', action='store_true', help='do not pin the memory of batches')
-    parser.add_argument(
-        '--download', action='store_true', help='let the test data download themselves if they are missing'
-    )
+    parser.add_argument('--download', action='store_true', help='download the test data if they are missing')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -58,6 +60,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
+    ends = ('.pkl', '.pickle', *(('.json', '.yaml', '.yml') if args.out_item == 'metrics' else ()))
+    if args.out and not args.out.endswith(ends):
+        parser.error(f'--out must end with {" or ".join(ends)}, but found {args.out}')
     if args.out_item and not args.out:
         parser.error('--out-item needs --out')
     if args.tta and args.agreement:

@@ -49,9 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--preflight', action='store_true', help='first check the teacher, and warn of what looks wrong'
     )
-    parser.add_argument(
-        '--download', action='store_true', help='let the validation data download themselves if they are missing'
-    )
+    parser.add_argument('--download', action='store_true', help='download the validation data if they are missing')
     parser.add_argument('--no-validate', action='store_true', help='do not validate during training')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rates with the batch size')
     parser.add_argument('--no-pin-memory', action='store_true', help='do not pin the memory of batches')
@@ -112,6 +110,9 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
         set_resume(cfg, args.resume)
     elif cfg.get('load_from'):
         require_whole_checkpoint(cfg.load_from)
+    for flag in ('preflight', 'download'):
+        if getattr(args, flag) and not is_distillation(cfg):
+            raise DistillError(f'--{flag} is for distillations, but {args.config} trains a plain model')
     if is_distillation(cfg) and not args.no_validate:
         ensure_validation(cfg, args.download)
     runner_type = DistillRunner if is_distillation(cfg) else SafeRunner

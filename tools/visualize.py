@@ -13,9 +13,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', default='predictions.png', help='the picture to write')
     parser.add_argument('--count', type=int, default=4, help='images to draw, spread over the test set')
     parser.add_argument('--work-dir', default='work_dirs/visualize', help='folder for logs')
-    parser.add_argument(
-        '--download', action='store_true', help='let the test data download themselves if they are missing'
-    )
+    parser.add_argument('--download', action='store_true', help='download the test data if they are missing')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='override settings of the config')
     return parser.parse_args()
 

@@ -59,7 +59,8 @@ def find_resumable_checkpoint(work_dir: str | Path) -> str | None:
         str | None: Its path, or None if there is none. A damaged file is skipped with a warning.
     """
     work_dir = Path(work_dir)
-    candidates = sorted(work_dir.glob('iter_*.pth'), key=_round_of, reverse=True)
+    candidates = [path for path in work_dir.glob('*.pth') if _round_of(path) >= 0]
+    candidates.sort(key=_round_of, reverse=True)
     pointer = work_dir / 'last_checkpoint'
     if pointer.is_file():
         last = Path(pointer.read_text().strip())
@@ -161,7 +162,7 @@ def _student_of(checkpoint: str) -> tuple[dict[str, torch.Tensor], dict]:
 
 
 def _round_of(path: Path) -> int:
-    number = re.fullmatch(r'iter_(\d+)', path.stem)
+    number = re.fullmatch(r'(?:iter|epoch)_(\d+)', path.stem)  # plain models count epochs
     return int(number[1]) if number else -1
 
 

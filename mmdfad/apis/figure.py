@@ -1,6 +1,7 @@
 """A figure of the predictions of teacher and student on real images."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mmengine.structures import BaseDataElement
 from mmdfad.engine import SafeRunner
 from mmdfad.models.base_distiller import BaseDistiller
 from mmdfad.utils import DistillError, require_count
+from mmdfad.utils.atomic import atomic_write
 from mmdfad.utils.export import has_real_data
 
 from .checkpoints import load_student_weights
@@ -42,6 +44,8 @@ def draw_predictions(cfg: Config, checkpoint: str, out: str | Path, count: int =
         DistillError: If the config is not that of a distillation, or has no test data.
     """
     require_count('--count', count, 1)
+    if Path(out).suffix != '.png':
+        raise DistillError(f'--out must be a .png file, but found {out}')
     plain = plain_student_config(cfg)
     if not is_distillation(cfg) or not has_real_data(plain):
         raise DistillError('a figure needs the config of a distillation, with a test_dataloader of real images')
@@ -55,7 +59,9 @@ def draw_predictions(cfg: Config, checkpoint: str, out: str | Path, count: int =
     indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()
     items = [dataset[index] for index in indices]
     draw = _draw_labels if distiller.teacher.logits.ndim == 2 else _draw_maps
-    FigureCanvasAgg(draw(distiller, items, dataset.metainfo)).print_png(out)
+    content = BytesIO()
+    FigureCanvasAgg(draw(distiller, items, dataset.metainfo)).print_png(content)
+    atomic_write(out, content.getvalue())
 
 
 def _draw_labels(distiller: BaseDistiller, items: Sequence[dict], meta: dict) -> Figure:

@@ -182,6 +182,11 @@ def _check_schedulers(schedulers: Any) -> None:
     unknown = sorted(by_name.keys() - {*LEARNERS, ''})
     if unknown:
         raise DistillError(f'param_scheduler.{unknown[0]} is unknown{did_you_mean(unknown[0], LEARNERS)}')
+    missing = [name for name in LEARNERS if '' not in by_name and name not in by_name]
+    if missing:
+        raise DistillError(
+            f'param_scheduler lacks {missing[0]}; for a constant learning rate, write param_scheduler.{missing[0]}=[]'
+        )
     for name, several in by_name.items():
         for where, part in _listed(several, f'param_scheduler.{name}'.rstrip('.')):
             check_part(

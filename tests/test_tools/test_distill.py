@@ -68,6 +68,28 @@ def test_lenet_of_the_demo(tmp_path):
     for key, value in first['state_dict'].items():
         assert torch.equal(value, second['state_dict'][key]), key
 
+    # Its rounds might depend on times.
+    before = work_dir.with_suffix('.py').read_text()
+    few[few.index('--rounds') + 1] = 9
+    resumed = distil(LENET, lenet, student, *few, '--no-validate', '--resume', cwd=tmp_path)
+    assert 'lenet5_mnist_to_half.py, which is not written again' in resumed.stdout
+    assert 'This run has finished its 2 rounds' in resumed.stdout + resumed.stderr
+    assert work_dir.with_suffix('.py').read_text() == before
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--config-only', '--imagesize', 32, 32], 'these flags have no effect: --imagesize 32 32'),
+        (['--work-dir', '.'], '--work-dir must have a name, for the config beside it, but found .'),
+    ],
+)
+def test_flags_that_cannot_be_meant(tmp_path, tiny, flags, message):
+    result = distil(tiny('teacher'), 'none.pth', 'auto:0.5', *flags, cwd=tmp_path)
+    assert result.returncode
+    assert message in result.stderr
+    assert 'Traceback' not in result.stderr
+
 
 def test_small_deeplab_and_flags_of_train(tmp_path, tiny):
     teacher = with_missing_data(tiny('teacher', scope='mmseg', pixels=None))

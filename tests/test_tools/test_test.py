@@ -102,7 +102,10 @@ def test_segmentors_too(segmentor, tmp_path):
     assert list((tmp_path / 's').rglob('*.png'))
 
 
-@pytest.mark.parametrize('flags', [['--out-item', 'pred'], ['--tta', '--agreement']])
+@pytest.mark.parametrize(
+    'flags',
+    [['--out-item', 'pred'], ['--tta', '--agreement'], ['--out', 'p.json'], ['--out', 'm', '--out-item', 'metrics']],
+)
 def test_flags_that_do_not_fit_together(classifier, flags):
     result = call_here('test.py', *classifier, *flags)
     assert result.returncode == 2

@@ -48,8 +48,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.batch_size is not None and args.batch_size < 1:
         parser.error(f'--batch-size must be a positive number, but found {args.batch_size}')
-    if args.batch_size is not None and args.against:
-        parser.error('--against times the default batch of the pair; leave out --batch-size')
+    if args.repeats < 1:
+        parser.error(f'--repeats must be a positive number, but found {args.repeats}')
+    if args.against and (args.batch_size is not None or args.scaling):
+        parser.error('--against times the default batch of the pair; leave out --batch-size and --scaling')
     return args
 
 
@@ -95,10 +97,10 @@ def main() -> None:
             result = dict(against=str(args.against), **compare(args.pair, args.against, args.repeats, args.seed))
         else:
             result = measure(args)
-    text = json.dumps(dict(pair=args.pair, machine=machine(), **result), indent=1)
-    print(text)
-    if args.json:
-        atomic_write(args.json, text.encode())
+        text = json.dumps(dict(pair=args.pair, machine=machine(), **result), indent=1)
+        print(text)
+        if args.json:
+            atomic_write(args.json, text.encode())
 
 
 if __name__ == '__main__':

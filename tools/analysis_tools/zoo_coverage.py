@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--configs', nargs='+', help="run only these: paths, or names such as 'mmseg::unet/...'")
     parser.add_argument('--family', nargs='+', help='run only these folders of configs, such as resnet or mmseg::swin')
-    parser.add_argument('--sample', type=int, help='run only so many configs, drawn at random')
+    parser.add_argument('--sample', type=int, help='run this many configs, chosen at random')
     parser.add_argument('--seed', type=int, default=0, help='seed of --sample')
     parser.add_argument(
         '--recipe', action='store_true', help='run the recipe of tools/distill.py instead of a round of DFAD'
@@ -55,6 +55,8 @@ def parse_args() -> argparse.Namespace:
         '--report', type=Path, nargs='+', metavar='JSON', help='run nothing; write --table from these results'
     )
     args = parser.parse_args()
+    if args.jobs < 1 or (args.sample is not None and args.sample < 1):
+        parser.error('--jobs and --sample must be 1 or more')
     if args.report and not args.table:
         parser.error('--report needs --table')
     return args
@@ -153,9 +155,11 @@ def main() -> None:
         if args.report:
             atomic_write(args.table, report([json.loads(file.read_text()) for file in args.report]).encode())
             return
-        results = Results(args.json)
+        results = Results(args.json, args.recipe)
         MMLogger.get_instance('zoo', log_level='ERROR')
         groups = choose(args)
+        if not groups:
+            raise DistillError('no config fits --configs and --family')
         for package in ('mmpretrain.models', 'mmseg.models'):  # once, before the processes are forked
             import_module(package)
         print(f'{sum(map(len, groups.values()))} configs, {len(groups)} different models', flush=True)

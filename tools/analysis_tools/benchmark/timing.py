@@ -55,7 +55,9 @@ def time_scaling(pair: str, seed: int, repeats: int, **options) -> dict[str, dic
     side = size if isinstance(size, int) else size[0]
     imitation, *others = map(dict, cfg.train_cfg.get('phases', DFAD_PHASES))
     steps = imitation['steps']
-    changes = dict(batch={n: {'train_dataloader.batch_size': n} for n in (batch // 2, batch, 2 * batch)})
+    changes = dict(
+        batch={n: {'train_dataloader.batch_size': n} for n in sorted({max(1, batch // 2), batch, 2 * batch})}
+    )
     if pair not in ('lenet', 'vit'):  # these take images of one size only
         sides = (side, 3 * side // 2, 2 * side)
         changes['area'] = {n * n: {'model.generator.image_size': n} for n in sides}

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mmdfad.utils import DistillError
+
 from .pairs import PAIRS, TEACHERS, Pair
 
 TRAIN, DISTILL = Path('tools/train.py'), Path('tools/distill.py')
@@ -20,23 +22,17 @@ def teacher_checkpoint(name: str, work_dir: Path) -> str:
     return str(max(folder.glob('epoch_*.pth'), key=lambda path: int(path.stem.removeprefix('epoch_'))))
 
 
-def run_pair(pair: Pair, work_dir: Path) -> Path:
-    """Distil a student and keep four checkpoints. A run that has ended is not repeated.
-
-    Returns:
-        Path: The config of the run.
-    """
+def run_pair(pair: Pair, work_dir: Path) -> None:
+    """Distil a student and keep four checkpoints. A run that has ended is not repeated."""
     folder = work_dir / pair.name
-    config = work_dir / f'{pair.name}.py'
     if (folder / f'iter_{pair.rounds}.pth').exists():
-        return config
+        return
     teacher = TEACHERS[pair.teacher]
     networks = ['--teacher', teacher.config, '--checkpoint', teacher_checkpoint(pair.teacher, work_dir)]
     settings = ['--student', pair.student, '--method', pair.method, '--rounds', pair.rounds, '--work-dir', folder]
     hook = 'default_hooks.checkpoint'
     keep = ['--cfg-options', f'{hook}.interval={pair.rounds // 4}', f'{hook}.max_keep_ckpts=-1']
     _call(DISTILL, *networks, *settings, *teacher.flags, '--no-validate', *keep)
-    return config
 
 
 def run_pairs(work_dir: Path, part: int, parts: int) -> None:
@@ -48,4 +44,5 @@ def run_pairs(work_dir: Path, part: int, parts: int) -> None:
 
 
 def _call(*command: object) -> None:
-    subprocess.run([sys.executable, *map(str, command)], check=True)
+    if subprocess.run([sys.executable, *map(str, command)]).returncode:
+        raise DistillError(f'{command[0]} has failed; see its error above')

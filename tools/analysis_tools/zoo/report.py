@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from mmdfad.utils import DistillError
+
 from .results import OPS, STATUSES, by_key, own_reason, status_of
 
 REDUCED = 'reduced to'
@@ -55,7 +57,7 @@ python tools/analysis_tools/zoo_coverage.py --report work_dirs/plain.json work_d
     --table docs/zoo_coverage.md
 ```
 
-A round may take 15 minutes and 11 GiB of memory. SAN encodes 14 sentences about each class in its rounds. A family
+A round may take 30 minutes and 11 GiB of memory. SAN encodes 14 sentences about each class in its rounds. A family
 without results has empty cells, or is missing.
 
 ## By family"""
@@ -67,6 +69,8 @@ def report(runs: list[dict]) -> str:
     Args:
         runs (list[dict]): The contents of their JSON files.
     """
+    if any(run.get('recipe') for run in runs):
+        raise DistillError('the page is about rounds of DFAD, but these results are from --recipe')
     lines = [INTRODUCTION, '', *_families_table(runs)]
     for run in runs:
         hours = sum(result['seconds'] for result in run['results']) / 3600

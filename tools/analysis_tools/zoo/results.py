@@ -20,19 +20,25 @@ class Results:
 
     Args:
         file (Path): The JSON file. Results that it has are kept.
+        recipe (bool): Whether the rounds are those of the recipe of tools/distill.py. Defaults to False.
 
     Raises:
-        DistillError: If the file has results of other versions of the packages.
+        DistillError: If the file has results of other versions of the packages, or of other rounds.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, recipe: bool = False) -> None:
         self.file = file
+        self.recipe = recipe
         self.by_key: dict[tuple[str, str], dict] = {}
         if file.is_file():
             content = json.loads(file.read_text())
             if content['versions'] != versions():
                 raise DistillError(
                     f'{file} has results of other packages: {content["versions"]}. Name another file with --json'
+                )
+            if content.get('recipe', False) != recipe:
+                raise DistillError(
+                    f'{file} has results {"without" if recipe else "with"} --recipe. Name another file with --json'
                 )
             self.by_key = by_key(content)
 
@@ -66,7 +72,9 @@ class Results:
         """Write the file."""
         statuses = list(status_of(self.by_key).values())
         content = {status: statuses.count(status) for status in STATUSES}
-        content.update(versions=versions(), results=[self.by_key[key] for key in sorted(self.by_key)])
+        content.update(
+            versions=versions(), recipe=self.recipe, results=[self.by_key[key] for key in sorted(self.by_key)]
+        )
         atomic_write(self.file, json.dumps(content, indent=1).encode())
 
 
