@@ -15,6 +15,7 @@ from .checkpoint import read_checkpoint
 from .config import custom_imports, innermost_dataset, is_noise, own_metrics, with_type_names
 from .errors import DistillError
 from .generated import require_replaceable, write_config
+from .quiet import quiet
 
 VISUALIZATION_HOOKS = dict(mmpretrain='mmpretrain.VisualizationHook', mmseg='mmseg.SegVisualizationHook')
 _VISUALIZERS = dict(mmpretrain='UniversalVisualizer', mmseg='SegLocalVisualizer')
@@ -140,7 +141,8 @@ def add_to_student(folder: str | Path, rounds: int, **meta) -> None:
     path = Path(folder, 'student.pth')
     if not path.is_file():
         return
-    content = read_checkpoint(str(path), f'the student {path}')
+    with quiet():
+        content = read_checkpoint(str(path), f'the student {path}')
     if content['meta'].get('iter') == rounds:
         content['meta'].update(meta)
         _save(path, content)

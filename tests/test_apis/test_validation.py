@@ -100,7 +100,7 @@ def test_nothing_is_downloaded_without_being_asked(tiny_cfg, tmp_path, monkeypat
     asked, said = [], []
     download = 'mmpretrain.datasets.cifar.download_and_extract_archive'
     monkeypatch.setattr(download, lambda *args, **kwargs: asked.append(args))
-    monkeypatch.setattr('mmdfad.apis.validation.print_log', lambda text, **kwargs: said.append(text))
+    monkeypatch.setattr('mmdfad.apis.validation.print_log', lambda text, *args, **kwargs: said.append(text))
     tiny_cfg.val_dataloader = dict(
         batch_size=1,
         dataset=dict(type='RepeatDataset', times=1, dataset=dict(type='CIFAR10', data_root=str(tmp_path), pipeline=[])),

@@ -207,7 +207,7 @@ def test_an_error_ends_with_a_report_and_stays_an_error(reporting_cfg, tmp_path,
     assert '<b>has' not in page
     assert report['prediction'] is None  # that would take too long
     make_report(tmp_path / 'run')
-    again, predicted = without_times(read(tmp_path / 'run')[0]), ('prediction', 'verdict')
+    again, predicted = without_times(read(tmp_path / 'run')[0]), ('prediction', 'verdict', 'classes')
     assert again == without_times(report) | {key: again[key] for key in predicted}
     assert again['prediction']['probes']
 
