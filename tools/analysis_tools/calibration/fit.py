@@ -97,7 +97,7 @@ def _print_table(judged: Sequence[dict]) -> None:
 
 
 def _plot(judged: Sequence[dict]) -> None:
-    figure = Figure(figsize=(6, 6), layout='constrained')
+    figure = Figure(figsize=(8.5, 6), layout='constrained')
     axis = figure.add_subplot(xlabel='predicted agreement', ylabel='agreement on real test images')
     axis.plot([0, 1], [0, 1], color='grey', linewidth=1)
     for teacher in dict.fromkeys(row['teacher'] for row in judged):
@@ -106,6 +106,6 @@ def _plot(judged: Sequence[dict]) -> None:
         ends = np.array([[row['predicted'] - row['low'], row['high'] - row['predicted']] for row in own]).T.clip(0)
         truth = [row['truth'] for row in own]
         axis.errorbar(predicted, truth, xerr=ends, fmt='o', markersize=4, linewidth=0.5, label=teacher)
-    axis.legend(fontsize='small', loc='lower right')
+    figure.legend(fontsize='small', loc='outside right upper')
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PLOT)
