@@ -67,6 +67,12 @@ def test_all_flags(tmp_path, teacher_checkpoint):
     assert re.search(r'persistent_workers=False', log)
 
 
+def test_the_default_work_directory(tmp_path, teacher_checkpoint):
+    options = [f'model.teacher.checkpoint={teacher_checkpoint}', 'train_cfg.max_iters=1']
+    call_here('train.py', TINY, '--no-validate', '--cfg-options', *options, cwd=tmp_path, check=True)
+    assert (tmp_path / 'work_dirs/tiny/student.pth').exists()
+
+
 def test_preflight_warns_of_the_teacher(tmp_path, trained, teacher_checkpoint):
     result = train(tmp_path, teacher_checkpoint, '--preflight', 'train_cfg.max_iters=1')
     assert result.returncode == 0, result.stderr
