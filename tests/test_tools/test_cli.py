@@ -116,6 +116,7 @@ def test_students_of_training_checkpoints_and_exported_ones_test_alike(trained, 
     assert (tmp_path / 'predictions.pkl').stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_segmentor_without_data_trains_and_is_drawn_with_some(tmp_path, teacher_checkpoints):
     config = tmp_path / 'seg.py'
     dataset = f"dict(type='mmdfad.CamVidDataset', data_root='{tmp_path}/camvid', ann_file='train.txt', pipeline=["

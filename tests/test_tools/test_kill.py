@@ -36,9 +36,9 @@ def whole(tmp_path_factory, teacher_checkpoint):
 @pytest.mark.parametrize(
     ('point', 'target', 'resumes_from'),
     [
-        ('between', '4', 'iter_4.pth'),  # in round 5
+        pytest.param('between', '4', 'iter_4.pth', marks=pytest.mark.slow),  # in round 5
         ('half_written', 'iter_4.pth', 'iter_2.pth'),
-        ('before_rename', 'iter_4.pth', 'iter_2.pth'),
+        pytest.param('before_rename', 'iter_4.pth', 'iter_2.pth', marks=pytest.mark.slow),
         ('after_rename', 'iter_4.pth', 'iter_2.pth'),  # but before the pointer to it
         ('half_written', 'student.pth', 'nothing'),
     ],

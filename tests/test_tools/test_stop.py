@@ -79,6 +79,7 @@ def test_two_ranks_agree_on_the_round_to_stop_at(tmp_path, teacher_checkpoint):
     assert re.search(r'torchrun --nnodes=1 --nproc_per_node=2 \S*train.py \S*tiny.py .*--resume=auto', output)
 
 
+@pytest.mark.slow
 def test_rank_that_dies_ends_the_others_and_the_run_resumes(tmp_path, teacher_checkpoint):
     process = begin(tmp_path, teacher_checkpoint, ranks=2)
     wait_for_checkpoint(tmp_path, process)
