@@ -76,6 +76,7 @@ model = dict(
 """
 
 
+@pytest.mark.slow
 def test_a_pure_python_teacher_is_shrunk(tmp_path):
     (tmp_path / 'lazy.py').write_text(LAZY)
     checkpoint = save_teacher(tmp_path / 'teacher.pth')

@@ -189,7 +189,7 @@ def stock_outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, T
 
 
 # One of each kind is a test of `make test`, all others of `make test-slow`.
-QUICK = 'ResNet', 'VisionTransformer', 'LeNet5', 'UNet'
+QUICK = 'ResNet', 'VisionTransformer', 'LeNet5', 'PSPNet'
 
 
 @pytest.mark.parametrize(
@@ -444,6 +444,7 @@ def test_order_of_channels_depends_on_where_images_come_from(flips):
     assert [order([], channels) for channels in (1, 4)] == ['gray', 'loaded']
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_file(tiny_cfg, tmp_path):
     keep_hooks(tiny_cfg, 'checkpoint', 'acceleration', 'export_student', 'report')
     tiny_cfg.default_hooks.report.predict = False

@@ -320,6 +320,7 @@ def test_workers_end_with_the_run(bare_cfg, persistent):
     assert not set(multiprocessing.active_children()) - before
 
 
+@pytest.mark.slow
 def test_two_ranks_resume_in_the_middle_of_accumulation(eventful_cfg, tmp_path):
     cfg = eventful_cfg
     for part in ('student', 'generator'):

@@ -67,6 +67,7 @@ def test_signal_finishes_the_round_and_saves(tmp_path, tiny_cfg, teacher_checkpo
         assert_same_state(dict(state['state_dict']), dict(whole.model.state_dict()))
 
 
+@pytest.mark.slow
 def test_two_ranks_agree_on_the_round_to_stop_at(tmp_path, teacher_checkpoint):
     """Only one of them gets the signal."""
     process = begin(tmp_path, teacher_checkpoint, ranks=2)

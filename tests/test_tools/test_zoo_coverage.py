@@ -79,6 +79,7 @@ def test_sweep_and_resume(sweep, tmp_path):
     assert all(f'{name} {version}' in table for name, version in content['versions'].items() if name != 'compiled_ops')
 
 
+@pytest.mark.slow
 def test_report_of_two_environments(tmp_path):
     def result(config, role, status, reason):
         return dict(config=f'mmseg::{config}.py', role=role, status=status, reason=reason, seconds=360)
