@@ -1,9 +1,8 @@
 """Images that no student trains on, to find out how often it agrees with its teacher."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -82,10 +81,14 @@ class Probes:
         source = MixtureGenerator(generators, SHARES).to(device)
         source.bind_pixels(self.teacher.pixel_space)
         total, size = CANDIDATES * self.count, self._batch_size()
-        noises = (self._noise(start, min(size, total - start)) for start in range(0, total, size))
-        batches = (source.sample(noise.to(device)) for noise in noises)
+
+        def draw(advance: Callable[[], None]) -> Iterator[Tensor]:
+            for start in range(0, total, size):
+                yield source.sample(self._noise(start, min(size, total - start)).to(device))
+                advance()
+
         with torch.no_grad(), counting('probe images: batches', -(-total // size)) as advance:
-            return surest_images(_noted(batches, advance), self.teacher.predict, self.count).cpu()
+            return surest_images(draw(advance), self.teacher.predict, self.count).cpu()
 
     def _batch_size(self) -> int:
         area = math.prod(self.shape['image_size'])
@@ -110,7 +113,7 @@ class Probes:
         self.teacher.install(taps)
         updates = WARMUP + math.ceil(self.count / batch)
         with counting('probe images: batches', updates) as advance:
-            for update in _noted(range(updates), advance):
+            for update in range(updates):
                 noise = self._noise(update * batch, batch).to(device)
                 learned = noise.clone().requires_grad_(True)
                 inner = torch.optim.Adam([learned], lr=NOISE_LR, betas=BETAS)
@@ -128,14 +131,8 @@ class Probes:
                     inner.zero_grad()
                 if update >= WARMUP:
                     kept.append(images.detach().cpu())
+                advance()
         return torch.cat(kept)[: self.count]
-
-
-def _noted(items: Iterable[Any], advance: Callable[[], None]) -> Iterator[Any]:
-    """The items, each of which is noted when it is done."""
-    for item in items:
-        yield item
-        advance()
 
 
 def has_batch_norms(network: Network) -> bool:

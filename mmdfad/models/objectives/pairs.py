@@ -115,12 +115,12 @@ def _measure(network: Network, found: list[str], names: Sequence[str] | None, fo
 
 def _head_stage(network: Network) -> Stage | None:
     """What the classifier of an mmseg head gets, before dropout. None if it has no such classifier."""
-    if not any(name.rpartition('.')[2] == 'conv_seg' for name, _ in network.model.named_modules()):
+    modules = dict(network.model.named_modules())
+    if not any(name.rpartition('.')[2] == 'conv_seg' for name in modules):
         return None
     classifier = classifier_of(network.model)
     dropout = classifier.removesuffix('conv_seg') + 'dropout'
-    has_dropout = dropout in dict(network.model.named_modules())
-    tap = Tap(network.role, dropout if has_dropout else classifier, 'input')
+    tap = Tap(network.role, dropout if dropout in modules else classifier, 'input')
     seen = _observe(network, {tap.module})
     return _measured(network, classifier, tap, seen[tap])._replace(next_takes=False) if tap in seen else None
 
