@@ -25,13 +25,14 @@ def median_seconds(call: Callable[[], object], device: torch.device, repeats: in
 
 def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     """Seconds of a call that uses a device, which has finished its work then."""
-    _wait(device)
+    wait(device)
     start = time.perf_counter()
     call()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Wait until an accelerator has finished its work."""
     if device.type != 'cpu':
         torch.accelerator.synchronize()

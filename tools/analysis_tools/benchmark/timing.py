@@ -3,17 +3,18 @@
 import multiprocessing
 import random
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdfad.engine.loop import DFAD_PHASES
+from mmdfad.utils import timing
 
 from .runs import Round, make_config, make_runner, mmdfad_round
 from .ways import make_way
@@ -21,17 +22,12 @@ from .ways import make_way
 
 def wait() -> None:
     """Wait until the device has finished its work."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    timing.wait(torch.device(get_device()))
 
 
 def seconds_of(call: Callable[[], object]) -> float:
     """Seconds that a call takes."""
-    wait()
-    start = time.perf_counter()
-    call()
-    wait()
-    return time.perf_counter() - start
+    return timing.seconds_of(call, torch.device(get_device()))
 
 
 def time_ways(ways: dict[str, Round], repeats: int, seed: int) -> dict[str, float]:
