@@ -36,7 +36,10 @@ model = dict(
     imitation=[dict(type='mmdfad.L1Discrepancy')],
 )
 optim_wrapper = dict(
-    student=dict(optimizer=dict(lr=0.1), clip_grad=dict(max_norm=1.0)),
+    student=dict(
+        optimizer=dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4),
+        clip_grad=dict(max_norm=1.0),
+    ),
     generator=dict(optimizer=dict(_delete_=True, type='Adam', lr=3e-4)),
 )
 decay = dict(type='CosineAnnealingLR', by_epoch=False, end=rounds + 1)

@@ -195,6 +195,8 @@ def test_a_segmentor_has_larger_shifts_and_no_temperature(tmp_path, tiny, teache
     assert (pool.type, pool.shift, pool.capacity) == ('mmdfad.InversionPool', ils_images.SHIFT, kept * 4)
     assert (pool.generator.type, pool.generator.image_size) == ('mmdfad.DecoderGenerator', (64, 32))
     assert 'temperature' not in cfg.model.imitation[0]
+    assert cfg.model.imitation[1].weight == ils.DENSE_STAGES_WEIGHT
+    assert cfg.optim_wrapper.student.optimizer.lr == ils.DENSE_LR
     assert cfg.train_cfg.max_iters == begin + 1
     assert [phase.name for phase in cfg.train_cfg.phases] == ['generation', 'imitation']
 
@@ -297,14 +299,12 @@ def test_transformers_warm_up(tmp_path, tiny):
     assert student[5:] == sorted(student[5:], reverse=True)
 
 
-def test_other_students_start_quickly_and_learn_faster(tmp_path, tiny, teacher_checkpoint, classifier_cfg):
-    """A version of the teacher is solved for layer by layer, and then changes little."""
-    assert classifier_cfg.optim_wrapper.student.optimizer.type == 'SGD'
+def test_other_students_learn_as_versions_of_the_teacher_do(tmp_path, tiny, teacher_checkpoint, classifier_cfg):
     other = tiny('student', backbone=dict(_delete_=True, type='MobileNetV2', widen_factor=0.25), head__in_channels=1280)
     cfg, reasons = written(tmp_path, tiny('teacher'), teacher_checkpoint, other, rounds=1, batch_size=8)
-    assert cfg.optim_wrapper.student.optimizer == ils.FROM_SCRATCH
-    assert cfg.optim_wrapper.student.clip_grad.max_norm == ils.FROM_SCRATCH_MAX_NORM
-    assert any(line.startswith('optimizer = AdamW: the student starts from its own weights') for line in reasons)
+    assert cfg.optim_wrapper.student.optimizer == ils.ADAMW
+    assert cfg.optim_wrapper.student == classifier_cfg.optim_wrapper.student
+    assert any(line.startswith('optimizer = AdamW: with clipped gradients') for line in reasons)
 
 
 def test_networks_without_common_stages_imitate_logits(tmp_path, tiny, teacher_checkpoint):
@@ -320,7 +320,7 @@ def test_an_adversary_of_grey_images_runs(tmp_path):
     lenet = save_untrained(LENET, tmp_path / 'lenet.pth')
     cfg, _ = written(tmp_path, LENET, lenet, LENET, rounds=2, batch_size=8)
     assert {generator.channels for generator in cfg.model.generator.generators} == {1}
-    assert cfg.optim_wrapper.student.optimizer.lr == ils.FAST_LR
+    assert cfg.optim_wrapper.student.optimizer == ils.SGD
     cfg.model.generator.generators[1].count = cfg.model.start.images = 16
     for key in ('val_dataloader', 'val_evaluator', 'val_cfg'):
         cfg.pop(key)  # MNIST would be downloaded
@@ -407,5 +407,5 @@ def test_several_labels_have_no_one_confidence(tmp_path, tiny):
 @pytest.mark.parametrize(('width', 'expected'), [(16, 5e-3), (32, 5e-3), (384, 4.2e-4)])
 def test_wide_transformers_learn_more_slowly(width, expected):
     student = SimpleNamespace(logits=nn.Sequential(nn.LayerNorm(8), nn.LayerNorm(width)))
-    found = ils._optimizer(Choices(), SimpleNamespace(student=student), ils_images.Images.PROCEDURAL, related=True)
+    found = ils._optimizer(Choices(), SimpleNamespace(student=student), ils_images.Images.PROCEDURAL)
     assert found['optimizer']['lr'] == expected

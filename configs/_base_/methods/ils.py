@@ -10,6 +10,6 @@ model = dict(
     start=dict(type='mmdfad.LeastSquaresStart', images=256, residual='sum', begin=180),
     imitation=[
         dict(type='mmdfad.KLDiscrepancy', temperature=4.0),
-        dict(type='mmdfad.StageImitation', weight=6.0),
+        dict(type='mmdfad.StageImitation', weight=20.0),
     ],
 )

@@ -8,5 +8,4 @@ model = dict(
     start=dict(type='mmdfad.LeastSquaresStart', images=256, residual='sum', begin=180),
     imitation=[dict(type='mmdfad.KLDiscrepancy'), dict(type='mmdfad.StageImitation', weight=6.0)],
 )
-# On CamVid, the classifiers' .05 lost again what the student had learned.
-optim_wrapper = dict(student=dict(optimizer=dict(lr=0.02)))
+optim_wrapper = dict(student=dict(optimizer=dict(lr=1e-3)))

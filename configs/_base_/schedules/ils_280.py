@@ -3,8 +3,8 @@ optim_wrapper = dict(
     constructor='mmdfad.DistillOptimWrapperConstructor',
     amp_dtype='auto',
     student=dict(
-        optimizer=dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-4),
-        clip_grad=dict(max_norm=0.5),
+        optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
+        clip_grad=dict(max_norm=5.0),
     ),
     generator=dict(optimizer=dict(type='Adam', lr=2e-3, betas=(0.5, 0.999))),
 )
