@@ -49,7 +49,7 @@ def test_lenet_of_the_demo(tmp_path):
     assert 'size of the student = 15,738 parameters' in result.stdout
     assert "classes of the student = 10: the teacher's, by model.backbone.num_classes" in result.stdout
     assert 'generator = UpsampleGenerator' in result.stdout
-    assert 'optimizer = AdamW' in result.stdout
+    assert 'optimizer = SGD' in result.stdout
     work_dir = tmp_path / 'work_dirs/lenet5_mnist_to_half'
     cfg = Config.fromfile(work_dir.with_suffix('.py'))
     assert cfg.model.generator.channels == 1

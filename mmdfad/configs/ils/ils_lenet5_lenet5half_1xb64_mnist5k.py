@@ -1,7 +1,7 @@
 # LeNet-5 to half its width on MNIST. LeNet-5 has no batch norm, so an adversary makes most of the images.
 from mmengine.config import read_base
 from mmengine.optim import CosineAnnealingLR
-from torch.optim import Adam
+from torch.optim import SGD, Adam
 
 from mmdfad.models.generators import DeadLeaves, ImageBank, MixtureGenerator, Strokes, UpsampleGenerator
 from mmdfad.models.objectives import L1Discrepancy
@@ -41,7 +41,9 @@ model.generator = dict(
     ],
     shares=[3, 1],
 )
-optim_wrapper.student.update(optimizer=dict(lr=0.1), clip_grad=dict(max_norm=1.0))
+optim_wrapper.student = dict(
+    optimizer=dict(type=SGD, lr=0.1, momentum=0.9, weight_decay=1e-4), clip_grad=dict(max_norm=1.0)
+)
 optim_wrapper.generator.optimizer = dict(type=Adam, lr=3e-4)
 decay = dict(type=CosineAnnealingLR, by_epoch=False, end=rounds + 1)
 param_scheduler = dict(student=[decay], generator=[decay])

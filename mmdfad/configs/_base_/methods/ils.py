@@ -13,5 +13,5 @@ model.generator.update(cut=0.5)
 model.update(
     generation=[dict(type=BNStatisticsPrior, distance='kl'), dict(type=SpectrumPrior, weight=0.02)],
     start=dict(type=LeastSquaresStart, images=256, residual='sum', begin=180),
-    imitation=[dict(type=KLDiscrepancy, temperature=4.0), dict(type=StageImitation, weight=6.0)],
+    imitation=[dict(type=KLDiscrepancy, temperature=4.0), dict(type=StageImitation, weight=20.0)],
 )

@@ -1,6 +1,6 @@
 # The schedule of ILS: 180 rounds in which generators learn, then 100 in which the student imitates.
 from mmengine.optim import CosineAnnealingLR
-from torch.optim import SGD, Adam
+from torch.optim import Adam, AdamW
 
 from mmdfad.engine import AdversarialDistillLoop, DistillOptimWrapperConstructor
 
@@ -8,8 +8,8 @@ optim_wrapper = dict(
     constructor=DistillOptimWrapperConstructor,
     amp_dtype='auto',
     student=dict(
-        optimizer=dict(type=SGD, lr=0.05, momentum=0.9, weight_decay=1e-4),
-        clip_grad=dict(max_norm=0.5),
+        optimizer=dict(type=AdamW, lr=2e-3, weight_decay=0.01),
+        clip_grad=dict(max_norm=5.0),
     ),
     generator=dict(optimizer=dict(type=Adam, lr=2e-3, betas=(0.5, 0.999))),
 )
