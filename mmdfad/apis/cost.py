@@ -22,6 +22,8 @@ from mmdfad.utils.timing import median_seconds
 
 from .choices import Choices, Task
 
+# Share of --minutes that steps may take, beside validation, checkpoints and checks.
+STEPS_SHARE = 0.95
 # Copies of a checkpoint in the host's memory while it is written.
 _COPIES = 2
 
@@ -49,7 +51,7 @@ def measure_cost(task: Task, model: dict, optim_wrapper: dict, batch_size: int) 
     """Time steps of each kind, after one to warm up, on the device that the run will use.
 
     Args:
-        task (Task): The networks. They are trained, moved and accelerated, and good for nothing else afterwards.
+        task (Task): The networks. They are trained, moved to the device and accelerated. No run can use them then.
         model (dict): The other settings of the distiller.
         optim_wrapper (dict): The optimizers.
         batch_size (int): Images in a step.

@@ -84,12 +84,7 @@ def write_distillation(
         default_scope=network.cfg.default_scope,
         work_dir=str(Path(out).with_suffix('')),
         randomness=dict(seed=seed),
-        model=dict(
-            type='mmdfad.AdversarialDistiller',
-            teacher=teacher_cfg,
-            student=student_cfg,
-            **chosen.pop('model'),
-        ),
+        model=dict(type='mmdfad.AdversarialDistiller', teacher=teacher_cfg, student=student_cfg, **chosen.pop('model')),
         **chosen,
         **validation_settings(choices, network.cfg),
     )

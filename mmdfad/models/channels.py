@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmdfad.utils.state_dict import select_weights, spaced
+from mmdfad.utils.state_dict import fits, select_weights, spaced
 
 # Layers that give queries, keys and values, alone or together, and those that take the joined heads. The first pattern
 # also fits parameters that an attention holds by itself.
@@ -17,6 +17,7 @@ _TO_HEADS = re.compile(r'^(?:to_)?(qkv|kv|qk|q|k|v|query|key|value|in)(?:_proj|_
 _FROM_HEADS = re.compile(r'^(?:proj|out_proj|to_out|o_proj)$')
 _PARTS = dict(qkv=3, kv=2, qk=2)
 _PARTS['in'] = 3  # torch's in_proj_weight
+_CONVS = nn.Conv1d | nn.Conv2d
 
 
 class Blocks(NamedTuple):
@@ -92,8 +93,7 @@ class ChannelMap:
         Returns:
             dict[str, Tensor]: Weights for each name that the teacher has with as many dimensions, at least as large.
         """
-        whole = {name: v.full_tensor() if hasattr(v, 'full_tensor') else v for name, v in teacher.items()}  # if sharded
-        return select_weights(student, whole, self.teacher_name, self._index)
+        return select_weights(student, teacher, self.teacher_name, self._index)
 
     def missing(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> list[str]:
         """Names of the student's parameters without a counterpart of at least their size in the teacher.
@@ -102,8 +102,10 @@ class ChannelMap:
             student (Mapping[str, Tensor]): Its plain state dict, with parameters as such (``keep_vars``).
             teacher (Mapping[str, Tensor]): The teacher's.
         """
-        parameters = {name for name, value in student.items() if isinstance(value, nn.Parameter)}
-        return sorted(parameters - self.select(student, teacher).keys())
+        parameters = {name: value for name, value in student.items() if isinstance(value, nn.Parameter)}
+        return sorted(
+            name for name, value in parameters.items() if not fits(value, teacher.get(self.teacher_name(name)))
+        )
 
     def _translate(self, name: str) -> tuple[str, nn.Module | None]:
         own, other, parts = self.student, self.teacher, []
@@ -124,7 +126,7 @@ class ChannelMap:
             return _blocked(1, heads, total, kept)
         if own_heads and dim == 0 and _parts_of(own_name):
             return _blocked(_parts_of(own_name), own_heads, total, kept)
-        groups = self._groups(parent, total, kept) if dim < 2 else None
+        groups = self._groups(owner, dim, total, kept) if dim < 2 else None
         return _blocked(1, groups, total, kept) if groups else spaced(total, kept)
 
     def _heads(self, attention: str) -> tuple[int, int] | None:
@@ -136,21 +138,31 @@ class ChannelMap:
         )
         return heads if all(isinstance(n, int) for n in heads) else None
 
-    def _groups(self, parent: str, total: int, kept: int) -> tuple[int, int] | None:
-        """Groups of the grouped convolution beside a layer, if these channels are those that it takes or gives."""
+    def _groups(self, layer: str, dim: int, total: int, kept: int) -> tuple[int, int] | None:
+        """Groups in both models of a grouped convolution, if a dimension of a layer has its channels.
+
+        These are the outputs of the convolution itself and of the one before it, with the norms after each of them, and
+        the inputs of the one after it.
+        """
+        parent, _, name = layer.rpartition('.')
         theirs, own = _child(self.teacher, self.teacher_name(parent)), _child(self.student, parent)
-        for name, conv in own.named_children() if own is not None else ():
-            other = _child(theirs, name)
-            if not (_is_grouped(conv) and _is_grouped(other)):
+        names = [n for n, _ in own.named_children()] if own is not None else []
+        convs = [n for n in names if isinstance(_child(own, n), _CONVS)]
+        # The number of the convolution: the layer itself, or that before a norm.
+        number = sum(n in convs for n in names[: names.index(name) + 1]) - 1 if name in names else -1
+        sides = [(number - 1, 'out_channels')] if dim else [(number, 'out_channels'), (number + 1, 'in_channels')]
+        for i, side in sides if number >= 0 else ():
+            if not 0 <= i < len(convs):
                 continue
-            if (total, kept) in ((other.in_channels, conv.in_channels), (other.out_channels, conv.out_channels)):
+            other, conv = (_child(m, convs[i]) for m in (theirs, own))
+            if all(map(_is_grouped, (other, conv))) and (getattr(other, side), getattr(conv, side)) == (total, kept):
                 return other.groups, conv.groups
         return None
 
 
 def _is_grouped(module: nn.Module | None) -> bool:
     """Whether it is a convolution in groups of several channels."""
-    return isinstance(module, nn.Conv1d | nn.Conv2d) and 1 < module.groups < module.in_channels
+    return isinstance(module, _CONVS) and 1 < module.groups < module.in_channels
 
 
 def _parts_of(name: str) -> int | None:
@@ -162,9 +174,11 @@ def _parts_of(name: str) -> int | None:
 def _blocked(parts: int, heads: tuple[int, int], total: int, kept: int) -> Tensor:
     """Indices of evenly spaced channels in evenly spaced heads, for each of several parts."""
     theirs, own = heads
-    if total % (parts * theirs) or kept % (parts * own) or own > theirs:
+    size, own_size = total // (parts * theirs), kept // (parts * own)
+    # Heads that are fewer but larger are not some of the teacher's.
+    if total % (parts * theirs) or kept % (parts * own) or own > theirs or own_size > size:
         return spaced(total, kept)
-    size, channels = total // (parts * theirs), spaced(total // (parts * theirs), kept // (parts * own))
+    channels = spaced(size, own_size)
     starts = torch.arange(parts)[:, None] * theirs + spaced(theirs, own)
     return (starts.flatten()[:, None] * size + channels).flatten()
 

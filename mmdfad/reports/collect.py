@@ -140,11 +140,7 @@ def _real_metrics(run: Run, found: Inspection | None) -> dict | None:
 
 def _generated(found: Inspection) -> dict:
     pairs = found.generated.pairs
-    return dict(
-        count=found.generated.count,
-        agreement=round(pairs.agreement, _DECIMALS),
-        adversarial=found.adversarial,
-    )
+    return dict(count=found.generated.count, agreement=round(pairs.agreement, _DECIMALS), adversarial=found.adversarial)
 
 
 def _by_class(found: Inspection) -> dict:

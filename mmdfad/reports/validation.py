@@ -41,12 +41,7 @@ def validates_on_real_data(cfg: Config) -> bool:
 
 
 def score(
-    distiller: BaseDistiller,
-    cfg: Config,
-    logs: Logs,
-    ratio: float,
-    seconds: float,
-    loader: DataLoader | None = None,
+    distiller: BaseDistiller, cfg: Config, logs: Logs, ratio: float, seconds: float, loader: DataLoader | None = None
 ) -> Scores | None:
     """Validate teacher and student once.
 

@@ -46,6 +46,15 @@ def spaced(total: int, kept: int) -> Tensor:
     return torch.arange(kept) * total // kept
 
 
+def fits(tensor: Tensor, source: Tensor | None) -> bool:
+    """Whether a tensor can be a selection from another one: as many dimensions, none of them larger."""
+    return (
+        source is not None
+        and source.ndim == tensor.ndim
+        and all(t <= s for t, s in zip(tensor.shape, source.shape, strict=True))
+    )
+
+
 def select_weights(
     expected: Mapping[str, Tensor],
     larger: Mapping[str, Tensor],
@@ -70,15 +79,14 @@ def select_weights(
     selected = {}
     for name, tensor in expected.items():
         source = larger.get(source_name(name))
-        if (
-            source is None
-            or source.ndim != tensor.ndim
-            or any(s < t for s, t in zip(source.shape, tensor.shape, strict=True))
-        ):
+        if not fits(tensor, source):
             continue
+        if hasattr(source, 'full_tensor'):  # sharded: one whole tensor at a time
+            source = source.full_tensor()
         for dim, (size, kept) in enumerate(zip(source.shape, tensor.shape, strict=True)):
-            rows = spaced(size, kept) if index is None else index(name, dim, size, kept)
-            source = source.index_select(dim, rows.to(source.device))
+            if size > kept:
+                rows = spaced(size, kept) if index is None else index(name, dim, size, kept)
+                source = source.index_select(dim, rows.to(source.device))
         selected[name] = source.clone()
     return selected
 

@@ -388,7 +388,7 @@ def test_candidates_take_a_share_of_the_time(minutes, expected):
     task = SimpleNamespace(image_settings=settings, dense=False, minutes=minutes, size=(8, 8), teacher=teacher)
     candidates, seconds = ils._candidates(task, 4)
     assert candidates == expected
-    assert seconds >= candidates * ils_images.BANK_BATCHES * 0.01
+    assert seconds >= candidates * ils_images.BANK_BATCHES * 0.01 if candidates > 1 else seconds == 0
 
 
 def test_large_images_are_few():

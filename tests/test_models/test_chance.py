@@ -5,9 +5,9 @@ import struct
 import pytest
 import torch
 
-from mmdfad.models.chance import COLOURS, CROPS, FLIPS, LABELS, LEAVES, MEMORY, PICKS, SHIFTS, STROKES, SWEEPS, uniform
+from mmdfad.models.chance import BOXES, LABELS, MEMORY, uniform
 
-PURPOSES = (LABELS, MEMORY, FLIPS, SHIFTS, LEAVES, CROPS, COLOURS, PICKS, SWEEPS, STROKES)
+PURPOSES = range(BOXES + 1)  # the last one
 MASK = 2**64 - 1
 
 

@@ -23,11 +23,14 @@ class Attention(nn.Module):
 class Grouped(nn.Module):
     """A bottleneck with a grouped convolution."""
 
-    def __init__(self, groups, width):
+    def __init__(self, groups, width, stream=8):
         super().__init__()
-        self.conv1 = nn.Conv2d(8, groups * width, 1)
+        self.conv1 = nn.Conv2d(stream, groups * width, 1)
+        self.bn1 = nn.BatchNorm2d(groups * width)
         self.conv2 = nn.Conv2d(groups * width, groups * width, 3, groups=groups)
-        self.conv3 = nn.Conv2d(groups * width, 8, 1)
+        self.bn2 = nn.BatchNorm2d(groups * width)
+        self.conv3 = nn.Conv2d(groups * width, stream, 1)
+        self.bn3 = nn.BatchNorm2d(stream)
 
 
 class Shifted(nn.Module):
@@ -92,6 +95,25 @@ def test_whole_groups_are_kept():
     weight = torch.arange(8.0).view(1, 8, 1, 1).expand(8, 8, 1, 1)
     selected = channels.select({'conv3.weight': torch.zeros(8, 4, 1, 1)}, {'conv3.weight': weight})
     assert selected['conv3.weight'][0].flatten().tolist() == [0, 1, 4, 5]
+    assert channels.outputs('bn1', 8, 4).tolist() == channels.outputs('bn2', 8, 4).tolist() == [0, 1, 4, 5]
+
+
+def test_groups_leave_the_residual_stream_alone():
+    """Its channels are those of all other layers, also where there are as many as in the groups."""
+    channels = ChannelMap(Grouped(4, 2, 8), Grouped(2, 2, 4))
+    assert channels.outputs('conv3', 8, 4).tolist() == channels.outputs('bn3', 8, 4).tolist() == [0, 2, 4, 6]
+    weight = torch.arange(8.0).view(1, 8, 1, 1).expand(8, 8, 1, 1)
+    selected = channels.select({'conv1.weight': torch.zeros(4, 4, 1, 1)}, {'conv1.weight': weight})
+    assert selected['conv1.weight'][0].flatten().tolist() == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize(('heads', 'dim', 'expected'), [(2, 8, [*range(16)]), (2, 4, [0, 2, 4, 6, 8, 10, 12, 14])])
+def test_fewer_and_larger_heads_take_each_channel_once(heads, dim, expected):
+    channels = ChannelMap(nn.Sequential(Attention(8, 2, 16)), nn.Sequential(Attention(heads, dim, 8)))
+    state, kept = {'0.proj.weight': torch.arange(16.0).expand(16, 16)}, heads * dim
+    selected = channels.select({'0.proj.weight': torch.zeros(8, kept)}, state)
+    assert selected['0.proj.weight'][0].tolist() == expected
+    assert channels.outputs('0.qkv', 48, 3 * kept).unique().numel() == 3 * kept
 
 
 def ranges(teacher, student):

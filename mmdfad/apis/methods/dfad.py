@@ -8,16 +8,8 @@ from mmdfad.models.network import Network
 from mmdfad.models.pixels import PixelSpace
 from mmdfad.models.probes import has_batch_norms
 
-from ..choices import (
-    LARGE,
-    Choices,
-    Task,
-    decay_settings,
-    hook_settings,
-    layer_norms,
-    noise_settings,
-)
-from ..cost import explain_memory, explain_time, measure_cost
+from ..choices import LARGE, Choices, Task, decay_settings, hook_settings, layer_norms, noise_settings
+from ..cost import STEPS_SHARE, explain_memory, explain_time, measure_cost
 
 # One round in so many is warm-up.
 _WARM_UP = 30
@@ -43,7 +35,7 @@ def dfad_settings(choices: Choices, task: Task) -> dict:
     seconds = sum(phase['steps'] * getattr(cost, phase['name']) for phase in phases)
     if task.minutes is not None:
         reason = f'as many as take {task.minutes:g} minutes, at {seconds:.2g} s a round {cost.place}'
-        rounds = choices.make('rounds', max(1, int(60 * task.minutes / seconds)), reason)
+        rounds = choices.make('rounds', max(1, int(STEPS_SHARE * 60 * task.minutes / seconds)), reason)
     elif rounds is None:
         reason = "the paper's for images of that size (one of its epochs has 50 rounds); --rounds changes it"
         rounds = choices.make('rounds', 15000 if task.large else 25000, reason)
@@ -55,10 +47,7 @@ def dfad_settings(choices: Choices, task: Task) -> dict:
         **noise_settings(batch_size),
         train_cfg=dict(type='mmdfad.AdversarialDistillLoop', max_iters=rounds, phases=phases, val_interval=interval),
         optim_wrapper=optim_wrapper,
-        param_scheduler=dict(
-            student=_student_schedule(choices, rounds),
-            generator=[dict(type='CosineAnnealingLR', by_epoch=False, end=rounds)],
-        ),
+        param_scheduler=dict(student=_student_schedule(choices, rounds), generator=decay_settings(0, rounds)),
         **hook_settings(interval, log_interval=50),
     )
 

@@ -25,7 +25,7 @@ from mmdfad.utils.model import evaluating
 from mmdfad.utils.timing import median_seconds
 
 from ..choices import Choices, Task, decay_settings, hook_settings, layer_norms, noise_settings
-from ..cost import Cost, explain_memory, explain_time, measure_cost
+from ..cost import STEPS_SHARE, Cost, explain_memory, explain_time, measure_cost
 from .dfad import adversarial_objective
 from .ils_images import BANK_BATCHES, POOL_STEPS, Images, bank_images, bytes_kept, image_generator, procedural
 
@@ -36,9 +36,8 @@ SMALL_BATCH, LARGE_BATCH, LEAST_BATCH = (64, 32 * 32), (16, 96 * 128), 8
 IMAGE_ROUNDS, ROUNDS = 180, 100
 FEWEST_IMAGE_ROUNDS, MOST_IMAGE_ROUNDS = 10, 240
 STEPS = 10
-# Share of --minutes that steps may take, beside validation, checkpoints and checks; and the largest share of this for
-# images and the start. The rest is for imitation.
-STEPS_SHARE, IMAGES_SHARE = 0.95, 0.5
+# The largest share of the time for images and the start. The rest is for imitation.
+IMAGES_SHARE = 0.5
 # The largest share of the time for choosing procedural images.
 SELECTION_SHARE = 0.25
 # Validations of a run, and checkpoints, pictures and checks.
@@ -172,7 +171,7 @@ def _optimizer(choices: Choices, task: Task, images: Images) -> dict:
     return dict(optimizer=ADAMW | dict(lr=lr), clip_grad=dict(max_norm=MAX_NORM))
 
 
-def choose_recipe(task: Task, cost: Cost, start: float, inverts: bool = True) -> Recipe:
+def choose_recipe(task: Task, cost: Cost, start: float, inverts: bool) -> Recipe:
     """The rounds that the flags ask for.
 
     Args:
@@ -180,7 +179,7 @@ def choose_recipe(task: Task, cost: Cost, start: float, inverts: bool = True) ->
         cost (Cost): Seconds for one batch.
         start (float): Seconds of the start.
         inverts (bool): Whether there are rounds of images first. If not, each round has one step of the adversary, if
-            there is one. Defaults to True.
+            there is one.
     """
     if task.minutes is None:
         if task.rounds is None:
@@ -213,8 +212,7 @@ def _candidates(task: Task, batch_size: int) -> tuple[int, float]:
     if task.minutes is None:
         return CANDIDATES, CANDIDATES * each
     fitting = int(SELECTION_SHARE * STEPS_SHARE * 60 * task.minutes / each)
-    candidates = max(1, min(CANDIDATES, fitting))
-    return candidates, candidates * each
+    return (min(CANDIDATES, fitting), min(CANDIDATES, fitting) * each) if fitting > 1 else (1, 0.0)
 
 
 def _count_layers(network: Network) -> int:

@@ -12,6 +12,12 @@ from mmdfad.models.pixels import PixelSpace
 from mmdfad.utils import DistillError, as_pair, require_positive
 
 
+def loss_scale(optim: OptimWrapper) -> float:
+    """What fp16 multiplies losses by, so that small gradients do not become zero; 1 in other types."""
+    scaler = getattr(optim, 'loss_scaler', None)
+    return 1.0 if scaler is None else scaler.get_scale()
+
+
 class Generator(BaseModule):
     """Turns noise into images in the teacher's *normalised* pixel space.
 

@@ -1,7 +1,7 @@
 """A ring memory of generated images."""
 
 import torch
-from mmengine.dist import all_gather, get_world_size
+from mmengine.dist import all_gather, all_reduce, get_world_size
 from torch import Tensor, nn
 
 from mmdfad.models.chance import MEMORY, uniform
@@ -39,6 +39,10 @@ class ImageMemory(nn.Module):
         ranks = get_world_size()
         count = ranks * len(images) if count is None else count
         share = -(-count // ranks)
+        if ranks > 1:  # a bank may have fewer images for some ranks
+            fewest = torch.tensor(len(images), device=images.device)
+            all_reduce(fewest, 'min')
+            share = min(share, int(fewest))
         kept = torch.stack(all_gather(images[:share].detach().to(self.images.dtype).contiguous()), dim=1)
         kept = kept.flatten(0, 1)[:count][-len(self.images) :]
         slots = (self.pushed + torch.arange(len(kept), device=kept.device)) % len(self.images)

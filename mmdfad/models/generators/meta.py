@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmdfad.registry import MODELS
 
-from .base import Generator
+from .base import Generator, loss_scale
 from .pool import LearnedPool
 from .wrappers import flip_and_shift
 
@@ -48,10 +48,6 @@ class MetaGenerator(LearnedPool):
         super().__init__(generator, capacity, steps, noise_lr, flip, shift)
         self.generator_lr = generator_lr
 
-    @property
-    def steps_per_update(self) -> int:
-        return 1  # the other steps are the copy's
-
     def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
         fast = copy.deepcopy(self.generator)
         learned = noise.clone().requires_grad_(True)
@@ -69,10 +65,15 @@ class MetaGenerator(LearnedPool):
             if best_images is None or value < best:
                 best, best_images = value.detach(), images.detach()
             inner.zero_grad()
-            value.backward()
+            scale = loss_scale(optim)
+            (value * scale).backward()
             for total, parameter in zip(meta_gradients, fast.learner.parameters(), strict=True):
                 if parameter.grad is not None:
+                    parameter.grad /= scale
                     total += parameter.grad
+                    # In fp16 a gradient that overflows moves nothing; the optimizer leaves out its step, too.
+                    parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+            learned.grad = (learned.grad / scale).nan_to_num(0.0, 0.0, 0.0)
             self._keep_chance(learned.grad)
             inner.step()
         self.memory.push(best_images)

@@ -12,7 +12,7 @@ from mmdfad.utils import DistillError, require_positive
 from mmdfad.utils.model import broadcast_state
 
 from .bank import ImageBank
-from .base import Generator
+from .base import Generator, loss_scale
 from .memory import ImageMemory
 from .mixture import MixtureGenerator
 from .wrappers import GeneratorWrapper, flip_and_shift, require_augmentation
@@ -118,7 +118,7 @@ class InversionPool(LearnedPool):
                 images = self.generator(learned)
                 # Chance takes the noise as it was, so that an image keeps the label that is drawn for it.
                 value = loss(flip_and_shift(images, noise, self.flip, self.shift, draw=step), noise)
-            scale = _loss_scale(optim)
+            scale = loss_scale(optim) * float(optim.scale_loss(torch.ones(())))  # the latter for accumulation
             optim.update_params(value)
             # Of the sum over images, so that it depends neither on their number nor on that of the ranks. In fp16 a
             # gradient that overflows moves nothing; the optimizer leaves out that step, too.
@@ -139,12 +139,6 @@ class InversionPool(LearnedPool):
                 optim.optimizer.state.pop(parameter, None)
         self.updates += 1
         return age
-
-
-def _loss_scale(optim: OptimWrapper) -> float:
-    """What an optimizer wrapper is about to multiply a loss by: for accumulation, and in fp16 against underflow."""
-    scaler = getattr(optim, 'loss_scaler', None)
-    return float(optim.scale_loss(torch.ones(()))) * (1.0 if scaler is None else scaler.get_scale())
 
 
 def _require_lifetime(renew: int | None, warmup: int) -> None:

@@ -135,8 +135,8 @@ class ReplayGenerator(GeneratorWrapper):
 class EMAGenerator(GeneratorWrapper):
     """Lets the student learn from a slow copy of the generator, too (MAD, arXiv 2209.10359).
 
-    The weights of the copy are an exponential moving average, and so are its batch norm statistics. In the imitation
-    phase the first part of the noise goes through the generator and the rest through the copy.
+    An update makes the weights and the batch norm statistics of the copy an exponential moving average. In the
+    imitation phase the first part of the noise goes through the generator and the rest through the copy.
 
     Args:
         generator (dict | Generator): The generator inside.

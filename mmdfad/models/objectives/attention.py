@@ -6,14 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdfad.models.network import Network
-from mmdfad.models.pixels import resize_images
 from mmdfad.models.step import Step, Tap
 from mmdfad.registry import MODELS
 from mmdfad.utils import DistillError
 from mmdfad.utils.model import upcast
 
 from .base import Objective
-from .pairs import find_stages
+from .pairs import aligned, find_stages
 
 
 @MODELS.register_module()
@@ -39,6 +38,7 @@ class AttentionTransfer(Objective):
         super().__init__(**kwargs)
         self.stages = dict(teacher=teacher_stages, student=student_stages)
         self._pairs: list[tuple[Tap, Tap]] = []
+        self._student_size: tuple[int, int] | None = None
 
     def bind(self, teacher: Network, student: Network) -> set[Tap]:
         """Record the outputs of both networks' stages.
@@ -46,6 +46,7 @@ class AttentionTransfer(Objective):
         Raises:
             DistillError: If they do not have the same number of stages.
         """
+        self._student_size = student.image_size
         names = {n.role: self.stages[n.role] or find_stages(n) for n in (teacher, student)}
         if not names['teacher'] or len(names['teacher']) != len(names['student']):
             raise DistillError(
@@ -59,11 +60,14 @@ class AttentionTransfer(Objective):
 
     def forward(self, step: Step) -> Tensor:
         """The distance, a scalar."""
-        return sum(_distance(upcast(step[teacher]), upcast(step[student])) for teacher, student in self._pairs)
+        size = step.images.shape[2:]
+        sizes = self._student_size or size, size
+        return sum(_distance(upcast(step[teacher]), upcast(step[student]), sizes) for teacher, student in self._pairs)
 
 
-def _distance(teacher: Tensor, student: Tensor) -> Tensor:
+def _distance(teacher: Tensor, student: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
+    """The distance of two maps. ``sizes`` are those of the images that the student and the teacher see."""
     # Channels are last in tokens [N, L, C].
     teacher, student = (f.square().mean(2 if f.ndim == 3 else 1).unsqueeze(1) for f in (teacher, student))
-    student = resize_images(student, teacher.shape[2:])
+    student, teacher = aligned(student, teacher, sizes)
     return F.mse_loss(F.normalize(student.flatten(1)), F.normalize(teacher.flatten(1)))

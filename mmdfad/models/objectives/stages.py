@@ -126,14 +126,16 @@ class StageImitation(Objective):
         return released < fade * (step.round * _GOLDEN % 1)
 
     def _forced_input(self, pair: _Pair, step: Step) -> Tensor:
-        features = _kept(self._features(pair.teacher, step), _channels(pair.student))
+        features = self._teacher_features(pair, step)
         if _positions(pair.teacher) != _positions(pair.student):
             features = resize_images(features, _positions(pair.student))
         return features.movedim(1, pair.student.axis)
 
-    def _features(self, stage: Stage, step: Step) -> Tensor:
-        """Features with the channels first. Another type than fp32 would not suit all students."""
-        return upcast(step[stage.tap]).movedim(stage.axis, 1)
+    def _teacher_features(self, pair: _Pair, step: Step) -> Tensor:
+        """Features with the channels first, those that the student imitates."""
+        features = step[pair.teacher.tap].movedim(pair.teacher.axis, 1)
+        # Another type than fp32 would not suit all students.
+        return upcast(features if pair.projected else _kept(features, _channels(pair.student)))
 
     def forward(self, step: Step) -> Tensor:
         """The distance, a scalar."""
@@ -142,11 +144,10 @@ class StageImitation(Objective):
 
     def _distance(self, number: int, pair: _Pair, step: Step) -> Tensor:
         size = step.images.shape[2:]
-        features = (self._features(stage, step) for stage in (pair.teacher, pair.student))
-        teacher, student = aligned(*features, (size, self._student_size or size))
+        student = upcast(step[pair.student.tap]).movedim(pair.student.axis, 1)
+        teacher, student = aligned(self._teacher_features(pair, step), student, (size, self._student_size or size))
         if pair.projected:
             student = self.projections[str(number)](student, teacher)
-        teacher = _kept(teacher, student.shape[1])
         return ((student - teacher).square().mean((0, 2)) / _variance(teacher)).mean()
 
 
@@ -162,7 +163,9 @@ def _variance(features: Tensor) -> Tensor:
 def _kept(features: Tensor, channels: int) -> Tensor:
     """The channels of features [N, C, ...] that weight selection keeps."""
     total = features.shape[1]
-    return features if total == channels else features.index_select(1, spaced(total, channels).to(features.device))
+    if total % channels == 0:
+        return features[:, :: total // channels]
+    return features.index_select(1, spaced(total, channels).to(features.device))
 
 
 def _channels(stage: Stage) -> int:

@@ -160,9 +160,8 @@ class ScaleLayer(Layer):
         """The output with these factors and without offsets."""
         own = {key: torch.zeros_like(value) for key, value in self.module.named_parameters()}
         if self.scale is not None:
-            own[self.scale] = own[self.scale] + torch.as_tensor(factor).to(own[self.scale]).reshape(-1).expand(
-                own[self.scale].numel()
-            ).reshape(own[self.scale].shape)
+            zeros = own[self.scale]
+            own[self.scale] = zeros.flatten().add(torch.as_tensor(factor).to(zeros)).view_as(zeros)
         args = tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
         return functional_call(self.module, own, args, dict(kwargs))
 

@@ -39,8 +39,9 @@ class LeastSquaresStart(Start):
     A student that is not a narrower or shallower version of its teacher gets statistics for its batch norms, and a
     classifier that is fitted to the teacher's logits.
 
-    Each layer takes a forward pass of the student up to that layer, over all images. Memory does not grow with their
-    number. The time grows with the square of the depth: seconds for a ResNet-20, minutes for a Swin-T at 224 pixels.
+    Each layer takes a forward pass of the student up to that layer, over all images. The device's memory does not grow
+    with their number. The time grows with the square of the depth: seconds for a ResNet-20, minutes for a Swin-T at 224
+    pixels.
 
     Args:
         images (int): Number of generated images. Defaults to 256.

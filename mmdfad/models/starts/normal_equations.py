@@ -111,13 +111,12 @@ class _Sums:
     def solve(self, ridge: float, bias: bool) -> tuple[Tensor, Tensor]:
         """Weights [G, D, M] and biases [G, M]."""
         mean_x, mean_y = self.x / self.count, self.y / self.count
-        gram, cross = self.xx, self.xy
+        gram, cross = self.xx.clone(), self.xy
         if bias:
-            gram = gram - self.x[:, :, None] * mean_x[:, None]
+            gram -= self.x[:, :, None] * mean_x[:, None]
             cross = cross - self.x[:, :, None] * mean_y[:, None]
-        penalty = ridge * self.xx.diagonal(dim1=1, dim2=2).mean(1)
-        eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-        weight = _solve_symmetric(gram + penalty[:, None, None] * eye, cross)
+        gram.diagonal(dim1=1, dim2=2).add_(ridge * self.xx.diagonal(dim1=1, dim2=2).mean(1, keepdim=True))
+        weight = _solve_symmetric(gram, cross)
         return weight, mean_y - (mean_x[:, None] @ weight)[:, 0] if bias else torch.zeros_like(mean_y)
 
     def moments(self, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -129,9 +129,7 @@ class Passes:
         layer = match.layer
         size = layer.shape[2:] if layer.axis == 1 else layer.shape[1:-1]
         if values.ndim == len(layer.shape) == 4:
-            values = values if axis == 1 else values.movedim(-1, 1)
-            values = resize_images(values, size)
-            values = values if axis == 1 else values.movedim(1, -1)
+            values = resize_images(values.movedim(axis, 1), size).movedim(1, axis)
         # The same positions at each run, others in each batch.
         generator = torch.Generator().manual_seed(number)
         share = min(1.0, self.positions / self._vectors(match))

@@ -82,6 +82,7 @@ def push_as_a_rank(rank, folder):
     memory = ImageMemory(capacity=8, channels=1, image_size=(2, 2))
     memory.push(numbered(0 + rank, 2 + rank, 4 + rank), count=3)  # of 0 to 5, in turns
     memory.push(numbered(10 + rank, 12 + rank))
+    memory.push(numbered(*([20, 22] if rank == 0 else [21])))  # as many as all ranks have
     torch.save(memory.state_dict(), f'{folder}/rank_{rank}.pth')
 
 
@@ -93,5 +94,5 @@ def test_ranks_keep_the_images_of_all(tmp_path):
         process.join()
     states = [torch.load(tmp_path / f'rank_{rank}.pth') for rank in range(2)]
     for state in states:
-        assert state['pushed'] == 7
-        assert numbers(state['images']) == [0, 1, 2, 10, 11, 12, 13, 0]
+        assert state['pushed'] == 9
+        assert numbers(state['images']) == [21, 1, 2, 10, 11, 12, 13, 20]

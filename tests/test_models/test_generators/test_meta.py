@@ -63,6 +63,26 @@ def test_the_generator_moves_by_the_sum_of_the_copys_gradients(steps):
     assert any(not torch.equal(p, start) for p, start in zip(meta.generator.parameters(), before, strict=True))
 
 
+def test_gradients_are_scaled_in_fp16_and_back():
+    class Scaler:
+        def get_scale(self):
+            return 2.0**20
+
+    plain, scaled, noise, peaks = build(), build(), noise_of(), []
+
+    def watched(images):
+        images.register_hook(lambda gradient: peaks.append(gradient.abs().max()))
+        return loss(images)
+
+    plain.update(noise, watched, optim_of(plain))
+    optim = optim_of(scaled)
+    optim.loss_scaler = Scaler()
+    scaled.update(noise, watched, optim)
+    torch.testing.assert_close(torch.stack(peaks[3:]), 2.0**20 * torch.stack(peaks[:3]))
+    for ours, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_images_change_from_step_to_step_by_weights_and_noise():
     meta, noise, seen = build(flip=0.0, shift=0), noise_of(), []
     expected = [images for images, _, _ in inner_steps(meta.generator, noise, 3)]

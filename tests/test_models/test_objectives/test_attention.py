@@ -18,13 +18,13 @@ def taps(role, names):
     return [Tap(role, name) for name in names]
 
 
-def step_for(teacher, student):
+def step_for(teacher, student, size=1):
     """A step that has recorded these features at the stages of the two networks."""
     outputs = [
         Output(torch.zeros(1), dict(zip(taps(role, STAGES), features, strict=True)))
         for role, features in (('teacher', teacher), ('student', student))
     ]
-    return Step(torch.zeros(1), None, 0, 0.0, *outputs)
+    return Step(torch.zeros(1, 3, size, size), None, 0, 0.0, *outputs)
 
 
 @pytest.fixture
@@ -82,6 +82,13 @@ def test_tokens_have_their_channels_last(bound):
     teacher, student = random_features(0), random_features(1)
     tokens = [[f.flatten(2).transpose(1, 2) for f in features] for features in (teacher, student)]
     assert bound(step_for(*tokens)).item() == pytest.approx(bound(step_for(teacher, student)).item(), rel=1e-5)
+
+
+def test_tokens_of_other_numbers_become_maps(bound):
+    """As maps do: a student that sees smaller images has fewer tokens."""
+    teacher, student = random_features(0), random_features(1, sizes=(3, 2, 1, 1))
+    tokens = [[f.flatten(2).transpose(1, 2) for f in features] for features in (teacher, student)]
+    assert bound(step_for(*tokens, size=32)).item() == pytest.approx(bound(step_for(teacher, student)).item(), rel=1e-5)
 
 
 @both_tasks

@@ -7,10 +7,7 @@ from mmdfad.engine import AdversarialDistillLoop, DistillOptimWrapperConstructor
 optim_wrapper = dict(
     constructor=DistillOptimWrapperConstructor,
     amp_dtype='auto',
-    student=dict(
-        optimizer=dict(type=AdamW, lr=2e-3, weight_decay=0.01),
-        clip_grad=dict(max_norm=5.0),
-    ),
+    student=dict(optimizer=dict(type=AdamW, lr=2e-3, weight_decay=0.01), clip_grad=dict(max_norm=5.0)),
     generator=dict(optimizer=dict(type=Adam, lr=2e-3, betas=(0.5, 0.999))),
 )
 param_scheduler = dict(
