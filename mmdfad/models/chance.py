@@ -7,7 +7,7 @@ from torch import Tensor
 LABELS, MEMORY, FLIPS, SHIFTS, LEAVES, CROPS, COLOURS, PICKS, SWEEPS, TEXTURE, STROKES, LEVELS, BOXES = range(13)
 # Which numbers of a noise vector decide. Whoever lets noise learn leaves them alone.
 SEEDS = [0, -1]
-# More numbers than one image needs for one purpose.
+# More numbers than one image needs for most purposes. Textures of images of a megapixel run into other streams.
 _LONGEST = 2**20
 # Constants of splitmix64 (Steele et al., OOPSLA 2014) as signed integers: torch has no unsigned arithmetic.
 _STEP, _MIX = -7046029254386353131, (-4658895280553007687, -7723592293110705685)
@@ -16,7 +16,8 @@ _STEP, _MIX = -7046029254386353131, (-4658895280553007687, -7723592293110705685)
 def uniform(noise: Tensor, purpose: int, count: int = 1) -> Tensor:
     """Draw numbers for each image from the bits of its noise vector.
 
-    Neither resuming a run nor another number of ranks changes them. Draws for different purposes are independent.
+    Neither resuming a run nor another number of ranks changes them. Draws for different purposes are independent,
+    as long as an image needs at most 2^20 numbers for one.
 
     Args:
         noise (Tensor): Noise [N, noise_dim] in fp32.
