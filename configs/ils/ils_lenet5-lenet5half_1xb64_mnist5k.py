@@ -37,8 +37,7 @@ model = dict(
 )
 optim_wrapper = dict(
     student=dict(
-        optimizer=dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4),
-        clip_grad=dict(max_norm=1.0),
+        optimizer=dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4), clip_grad=dict(max_norm=1.0)
     ),
     generator=dict(optimizer=dict(_delete_=True, type='Adam', lr=3e-4)),
 )

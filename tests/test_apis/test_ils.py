@@ -195,7 +195,7 @@ def test_a_segmentor_has_larger_shifts_and_no_temperature(tmp_path, tiny, teache
     assert (pool.type, pool.shift, pool.capacity) == ('mmdfad.InversionPool', ils_images.SHIFT, kept * 4)
     assert (pool.generator.type, pool.generator.image_size) == ('mmdfad.DecoderGenerator', (64, 32))
     assert 'temperature' not in cfg.model.imitation[0]
-    assert cfg.model.imitation[1].weight == ils.DENSE_STAGES_WEIGHT
+    assert cfg.model.imitation[1].weight == ils.STAGES_WEIGHT
     assert cfg.optim_wrapper.student.optimizer.lr == ils.DENSE_LR
     assert cfg.train_cfg.max_iters == begin + 1
     assert [phase.name for phase in cfg.train_cfg.phases] == ['generation', 'imitation']
@@ -257,6 +257,7 @@ def test_transformers_imitate_on_procedural_images(tmp_path, tiny):
     assert [part.type for part in bank.init.generators] == ['mmdfad.Strokes', 'mmdfad.DeadLeaves']
     assert 'generation' not in cfg.model
     assert [o.type for o in cfg.model.imitation] == ['mmdfad.KLDiscrepancy', 'mmdfad.StageImitation']
+    assert cfg.model.imitation[1].weight == ils.STAGES_WEIGHT
     assert cfg.model.start.begin == 0
     assert cfg.train_cfg.phases == [dict(name='imitation', steps=ils.STEPS, begin=0)]
     assert cfg.param_scheduler.generator == []

@@ -46,8 +46,9 @@ VALIDATIONS, CHECKS = 5, 10
 # of its teacher, or for all of another student.
 START_IMAGES, START_PASSES, OTHER_PASSES = 256, 0.6, 2.0
 INVERTER, ADVERSARY = dict(type='Adam', lr=2e-3, betas=(0.5, 0.999)), dict(type='Adam', lr=3e-4)
-# The KL divergence of classifiers is scaled by the square of their temperature, so their stages get more weight, too.
-SPECTRUM_WEIGHT, STAGES_WEIGHT, DENSE_STAGES_WEIGHT = 0.02, 20.0, 6.0
+SPECTRUM_WEIGHT, STAGES_WEIGHT = 0.02, 6.0
+# Of convolutional classifiers. Transformers do worse with it, and segmentors no better: see docs/tries.md.
+CONVOLUTIONAL_STAGES_WEIGHT = 20.0
 # SGD learns more slowly: see docs/tries.md.
 ADAMW, DENSE_LR, MAX_NORM = dict(type='AdamW', lr=2e-3, weight_decay=0.01), 1e-3, 5.0
 # Students with layer norms need a higher learning rate, and a warm-up of this share of their rounds. The rate was
@@ -145,7 +146,9 @@ def _imitation(choices: Choices, task: Task) -> list[dict]:
         logits = dict(type='mmdfad.L1Discrepancy')
     elif not task.dense:
         logits['temperature'] = TEMPERATURE
-    stages = dict(type='mmdfad.StageImitation', weight=DENSE_STAGES_WEIGHT if task.dense else STAGES_WEIGHT)
+    convolutional = not task.dense and not layer_norms(task.student)
+    weight = CONVOLUTIONAL_STAGES_WEIGHT if convolutional else STAGES_WEIGHT
+    stages = dict(type='mmdfad.StageImitation', weight=weight)
     try:
         build_part(stages, 'model.imitation[1]', Objective).bind(task.teacher, task.student)
     except DistillError as error:
