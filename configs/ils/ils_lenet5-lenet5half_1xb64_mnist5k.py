@@ -19,8 +19,7 @@ model = dict(
         train_command='python tools/train.py configs/teachers/lenet5_mnist5k.py',
     ),
     student=dict(
-        cfg_path='mmpretrain::lenet/lenet5_mnist.py',
-        cfg_options={'model.backbone.type': 'mmdfad.LeNet5Half'},
+        cfg_path='mmpretrain::lenet/lenet5_mnist.py', cfg_options={'model.backbone.type': 'mmdfad.LeNet5Half'}
     ),
     generator=dict(
         _delete_=True,

@@ -148,15 +148,15 @@ class ChannelMap:
         theirs, own = _child(self.teacher, self.teacher_name(parent)), _child(self.student, parent)
         names = [n for n, _ in own.named_children()] if own is not None else []
         convs = [n for n in names if isinstance(_child(own, n), _CONVS)]
-        # The number of the convolution: the layer itself, or that before a norm.
+        # The number of the layer itself among the convolutions, or of the one before a norm.
         number = sum(n in convs for n in names[: names.index(name) + 1]) - 1 if name in names else -1
-        sides = [(number - 1, 'out_channels')] if dim else [(number, 'out_channels'), (number + 1, 'in_channels')]
-        for i, side in sides if number >= 0 else ():
-            if not 0 <= i < len(convs):
-                continue
-            other, conv = (_child(m, convs[i]) for m in (theirs, own))
-            if all(map(_is_grouped, (other, conv))) and (getattr(other, side), getattr(conv, side)) == (total, kept):
-                return other.groups, conv.groups
+        if number < 0:
+            return None
+        sides = {number - 1: 'out_channels'} if dim else {number: 'out_channels', number + 1: 'in_channels'}
+        for i, side in sides.items():
+            pair = [_child(m, convs[i]) for m in (theirs, own) if 0 <= i < len(convs)]
+            if pair and all(map(_is_grouped, pair)) and [getattr(m, side) for m in pair] == [total, kept]:
+                return pair[0].groups, pair[1].groups
         return None
 
 

@@ -14,7 +14,7 @@ LONGER = {
     'dfad_deeplabv3-r18-half_1xb8_camvid-96x128': 53,
     'dfad_lenet5-lenet5half_1xb128_mnist5k': 43,
     'ils_deeplabv3-r18w32-half_1xb16_camvid-96x128': 26,
-    'ils_lenet5-lenet5half_1xb64_mnist5k': 55,
+    'ils_lenet5-lenet5half_1xb64_mnist5k': 52,
 }
 BASES = sorted(
     path for part in ('methods', 'schedules', 'generators') for path in (CONFIGS / '_base_' / part).glob('*.py')

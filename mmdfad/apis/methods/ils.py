@@ -215,7 +215,8 @@ def _candidates(task: Task, batch_size: int) -> tuple[int, float]:
     if task.minutes is None:
         return CANDIDATES, CANDIDATES * each
     fitting = int(SELECTION_SHARE * STEPS_SHARE * 60 * task.minutes / each)
-    return (min(CANDIDATES, fitting), min(CANDIDATES, fitting) * each) if fitting > 1 else (1, 0.0)
+    candidates = max(1, min(CANDIDATES, fitting))
+    return candidates, candidates * each if candidates > 1 else 0.0  # a single one is not chosen
 
 
 def _count_layers(network: Network) -> int:

@@ -57,7 +57,7 @@ class MetaGenerator(LearnedPool):
             betas=(0.5, 0.999),
         )
         meta_gradients = [torch.zeros_like(p) for p in self.learner.parameters()]
-        best, best_images = torch.inf, None
+        best, best_images, scale = torch.inf, None, loss_scale(optim)
         for step in range(self.steps):
             with optim.optim_context(self):
                 images = fast(learned)
@@ -65,7 +65,6 @@ class MetaGenerator(LearnedPool):
             if best_images is None or value < best:
                 best, best_images = value.detach(), images.detach()
             inner.zero_grad()
-            scale = loss_scale(optim)
             (value * scale).backward()
             for total, parameter in zip(meta_gradients, fast.learner.parameters(), strict=True):
                 if parameter.grad is not None:
