@@ -105,6 +105,8 @@ def test_groups_leave_the_residual_stream_alone():
     weight = torch.arange(8.0).view(1, 8, 1, 1).expand(8, 8, 1, 1)
     selected = channels.select({'conv1.weight': torch.zeros(4, 4, 1, 1)}, {'conv1.weight': weight})
     assert selected['conv1.weight'][0].flatten().tolist() == [0, 2, 4, 6]
+    first = (nn.ModuleDict(dict(bn=nn.BatchNorm2d(n), conv=nn.Conv2d(n, n, 3, groups=n // 2))) for n in (8, 4))
+    assert ChannelMap(*first).outputs('bn', 8, 4).tolist() == [0, 2, 4, 6]
 
 
 @pytest.mark.parametrize(('heads', 'dim', 'expected'), [(2, 8, [*range(16)]), (2, 4, [0, 2, 4, 6, 8, 10, 12, 14])])
