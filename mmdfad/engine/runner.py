@@ -1,6 +1,7 @@
 """mmengine's Runner, which keeps the user's files, and says less on the terminal."""
 
 import logging
+from itertools import chain, count
 from pathlib import Path
 
 from mmengine.config import Config
@@ -37,10 +38,9 @@ class SafeRunner(Runner):
     def dump_config(self) -> None:
         """Write the config into the work directory, under the name of its file or, if that is taken, of the run."""
         source = Path(self.cfg.filename or self.timestamp)
-        path = Path(self.work_dir, f'{source.stem}.py')
-        # The exported student is student.py.
-        if path.name == 'student.py' or path.resolve() == source.resolve() or not is_replaceable(path):
-            path = path.with_name(f'{self.timestamp}.py')
+        names = chain([source.stem, self.timestamp], (f'{self.timestamp}_{i}' for i in count(1)))
+        paths = (Path(self.work_dir, f'{name}.py') for name in names if name != 'student')  # the exported one
+        path = next(path for path in paths if path.resolve() != source.resolve() and is_replaceable(path))
         write_config(path, self.cfg.pretty_text)
 
 

@@ -75,6 +75,11 @@ def test_the_users_own_config_is_kept(tiny_cfg, tmp_path, runner_type):
     assert mine.read_text() == 'mine = 1\n'
     assert 'AdversarialDistiller' in (tmp_path / f'{runner.timestamp}.py').read_text()
 
+    (tmp_path / f'{runner.timestamp}.py').write_text('other = 1\n')  # as of a stock run of the same second
+    runner.dump_config()
+    assert (tmp_path / f'{runner.timestamp}.py').read_text() == 'other = 1\n'
+    assert 'AdversarialDistiller' in (tmp_path / f'{runner.timestamp}_1.py').read_text()
+
     cfg.work_dir = str(tmp_path / 'runs')
     for rounds in (7, 8):
         cfg.merge_from_dict(dict(experiment_name=f'{rounds}_{runner_type.__name__}', train_cfg=dict(max_iters=rounds)))
