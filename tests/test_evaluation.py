@@ -66,11 +66,18 @@ def test_a_prediction_grows_with_the_agreement_on_probe_images(others):
 
 
 def test_a_wide_interval_has_no_point():
-    """What little is known of a teacher without batch norm is a range."""
-    found = predict_agreement(dict(leaves=0.9))
-    assert found.value is None
-    assert found.high - found.low > 0.25
-    assert 'without batch norm statistics' in found.reason
+    for probes in (dict(sure=0.5), dict(leaves=0.5, inverted=0.5)):
+        found = predict_agreement(probes)
+        assert found.value is None
+        assert found.high - found.low > 0.25
+
+
+def test_dead_leaves_alone_give_no_point():
+    """What little is known of a segmentor without batch norm is a range."""
+    for leaves in (0.9, 0.97):
+        found = predict_agreement(dict(leaves=leaves))
+        assert found.value is None
+        assert 'without batch norm statistics' in found.reason
     sure = predict_agreement(dict(leaves=0.95, inverted=0.97))
     assert sure.low <= sure.value <= sure.high
     assert 'batch norm' not in sure.reason

@@ -16,8 +16,8 @@ class PredictedAgreementMetric(BaseMetric):
     """The share of real images, or pixels, that student and teacher will label alike, predicted without data.
 
     It needs a validation dataloader of :class:`~mmdfad.datasets.ProbeDataset`. It reports ``predicted_agreement`` in
-    [0, 1], the ends ``predicted_agreement_low`` and ``predicted_agreement_high`` of its 90% interval, and the agreement
-    on each set of probe images as ``agreement/<set>``. If there is only a range, ``predicted_agreement`` is its middle.
+    [0, 1], what the fit gives also if there is only a range; the ends ``predicted_agreement_low`` and
+    ``predicted_agreement_high`` of its 90% interval; and the agreement on each set of images as ``agreement/<set>``.
     """
 
     default_prefix = ''

@@ -60,7 +60,7 @@ def predict_agreement(probes: Mapping[str, float]) -> Prediction:
         )
         return Prediction(None, fitted, low, high, why, {**probes})
     rests = f'in {model["runs"]} runs with {model["teachers"]} other teachers'
-    if certain:
+    if certain and kind != 'leaves':  # whose only images are far from the real ones
         return Prediction(fitted, fitted, low, high, f'{rests}, students like this one were in this range', {**probes})
     why = 'without batch norm statistics of the teacher, little is known about its real images; ' * (kind != 'inverted')
     return Prediction(None, fitted, low, high, f'{why}{rests}, students like this one varied this much', {**probes})
