@@ -60,7 +60,7 @@ def predict_agreement(probes: Mapping[str, float]) -> Prediction:
         )
         return Prediction(None, fitted, low, high, why, {**probes})
     rests = f'in {model["runs"]} runs with {model["teachers"]} other teachers'
-    if certain and kind != 'leaves':  # whose only images are far from the real ones
+    if certain:
         return Prediction(fitted, fitted, low, high, f'{rests}, students like this one were in this range', {**probes})
     why = 'without batch norm statistics of the teacher, little is known about its real images; ' * (kind != 'inverted')
     return Prediction(None, fitted, low, high, f'{why}{rests}, students like this one varied this much', {**probes})
@@ -81,7 +81,7 @@ def interval_of(probes: Mapping[str, float], low: float, high: float) -> tuple[f
     """
     if disagree(probes):
         return 0.0, max(high, probes['leaves']), False
-    return low, high, high - low <= WIDEST
+    return low, high, kind_of(probes) != 'leaves' and high - low <= WIDEST  # dead leaves alone say too little
 
 
 def disagree(probes: Mapping[str, float]) -> bool:
