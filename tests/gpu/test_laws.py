@@ -169,15 +169,22 @@ def test_a_start_by_least_squares_equals_that_on_a_cpu(plain_cfg, monkeypatch):
     assert_near(*states, 1e-2)
 
 
-def test_inversion_lowers_the_distance_of_statistics(plain_cfg):
+def test_inversion_begins_as_on_a_cpu_and_lowers_the_distance_of_statistics(plain_cfg, monkeypatch):
     inner = dict(type='DecoderGenerator', noise_dim=16, image_size=16, upsamplings=2, width=8)
     plain_cfg.model.generator = dict(type='InversionPool', capacity=64, steps=5, generator=inner)
     plain_cfg.model.generation = [dict(type='BNStatisticsPrior', distance='kl')]
     plain_cfg.optim_wrapper.generator.optimizer = dict(type='Adam', lr=0.01)
     plain_cfg.train_cfg.update(max_iters=12, phases=[dict(name='generation'), dict(name='imitation', begin=11)])
-    runner = run(plain_cfg)
-    losses = [value for value in runner.message_hub.get_scalar('train/generation_loss').data[0] if value == value]
-    assert losses[-1] < 0.8 * losses[0]
+    runs = []
+    for device in (get_device(), 'cpu'):
+        monkeypatch.setattr('mmengine.device.utils.DEVICE', device)
+        history = run(plain_cfg).message_hub.get_scalar('train/generation_loss').data[0]
+        runs.append([value for value in history if value == value])
+    found, expected = runs
+    assert found[0] == pytest.approx(expected[0], rel=1e-3)
+    # Later images differ by rounding, which the steps amplify.
+    for losses in runs:
+        assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
 
 
 @pytest.mark.parametrize('config', [TINY, TINY_SEG], ids=['classifier', 'segmentor'])
