@@ -73,16 +73,16 @@ def _reparameterisable(model: nn.Module) -> list[nn.Module]:
 def _convolutions_before_norms(model: nn.Module, images: Tensor) -> dict[nn.Module, nn.Module]:
     """Each batch norm with the convolution before it, if both run just once in a forward pass."""
     calls: Counter[nn.Module] = Counter()
-    makers: dict[int, tuple[nn.Module, Tensor]] = {}
+    makers: dict[tuple[int, int], tuple[nn.Module, Tensor]] = {}
     pairs: dict[nn.Module, nn.Module] = {}
 
     def after_convolution(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         calls[module] += 1
-        makers[id(output)] = module, output  # keeping the tensor keeps its id
+        makers[id(output), output._version] = module, output  # keeping the tensor keeps its id
 
     def before_norm(module: nn.Module, inputs: tuple) -> None:
         calls[module] += 1
-        maker, _ = makers.get(id(inputs[0]), (None, None))
+        maker, _ = makers.get((id(inputs[0]), inputs[0]._version), (None, None))
         if maker is not None:
             pairs[module] = maker
 

@@ -226,7 +226,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
             nonlocal used
             vectors = noise.__getitems__(range(used, used + count))
             used += count
-            return distiller.generator.sample(vectors.to(distiller.device)).float()
+            return distiller.generator.sample(vectors.to(distiller.device))[:count].float()  # wrappers may add some
 
         with self.stopwatch.timing('start'):
             distiller.apply_start(sample)

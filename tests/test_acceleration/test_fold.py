@@ -96,6 +96,29 @@ class Peeking(nn.Module):
         return (features + self.norm(features)).mean((2, 3))
 
 
+class InPlace(nn.Module):
+    """The output of the second convolution changes in place before its batch norm, as in pre-activation ResNets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.first_norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.second, self.second_norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.second(self.first_norm(self.first(images)))
+        features += images
+        return self.second_norm(features).mean((2, 3))
+
+
+def test_an_output_that_changes_in_place_is_not_folded():
+    model = trained(InPlace())
+    images = torch.randn(2, 3, 8, 8)
+    folded = fold_norms(model, images)
+    assert isinstance(folded.first_norm, nn.Identity)
+    assert isinstance(folded.second_norm, nn.BatchNorm2d)
+    torch.testing.assert_close(folded(images), model(images))
+
+
 def test_folds_that_are_wrong_are_not_used(caplog):
     model = trained(Peeking())
     logger = MMLogger.get_instance('folds', log_level='INFO')

@@ -465,6 +465,15 @@ def test_images_of_a_start_are_those_of_its_own_noise(bare_cfg):
         assert torch.allclose(first(noise[2:]), three, atol=1e-5)
 
 
+def test_a_start_gets_as_many_images_as_it_asks_for(bare_cfg):
+    """Also from a generator that adds images to each batch."""
+    bare_cfg.model.generator = dict(type='ReplayGenerator', generator=bare_cfg.model.generator, capacity=8, replayed=2)
+    bare_cfg.model.start = dict(type='mmdfad.MarkStart', begin=1)
+    runner = run(bare_cfg, train_cfg__max_iters=2)
+    assert len(runner.model.generator.memory) >= 2
+    assert [len(images) for images in runner.model.start.seen[0]] == [2, 3]
+
+
 # First only images, then the start, then only imitation.
 
 

@@ -137,6 +137,7 @@ class InversionPool(LearnedPool):
             broadcast_state(self.generator)
             for parameter in self.generator.parameters():
                 optim.optimizer.state.pop(parameter, None)
+                parameter.grad = None  # one that accumulates is of the old weights
         self.updates += 1
         return age
 

@@ -173,10 +173,7 @@ class EMAGenerator(GeneratorWrapper):
             self.generator.update(noise, loss, optim)
         own = self.learner.state_dict()
         for name, average in self.average.state_dict().items():
-            if average.is_floating_point():
-                average.lerp_(own[name], 1 - self.decay)
-            else:
-                average.copy_(own[name])
+            average.copy_(average.lerp(own[name], 1 - self.decay) if average.is_floating_point() else own[name])
 
 
 def require_augmentation(flip: float, shift: int, image_size: tuple[int, int]) -> None:

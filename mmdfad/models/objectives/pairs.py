@@ -223,8 +223,9 @@ def _measured(network: Network, name: str, tap: Tap, value: Any) -> Stage:
 
 
 def _channel_axis(shape: Sequence[int], height: int, width: int) -> int:
-    """1 of [N, C, H, W], or 3 of [N, H, W, C], as the format of the image tells."""
-    return 3 if shape[2] * width != shape[3] * height and shape[1] * width == shape[2] * height else 1
+    """1 of [N, C, H, W], or 3 of [N, H, W, C]: what is nearer to the format of the image."""
+    last, first = (abs(math.log(shape[i] * width / (shape[i + 1] * height))) for i in (1, 2))
+    return 3 if last < first else 1
 
 
 def aligned(teacher: Tensor, student: Tensor, sizes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -112,7 +112,7 @@ class _Recorder:
         self.alive: list[Tensor] = []  # so that no other tensor gets its memory
         self.seen: set[str] = set()
         self.inputs: dict[str, Key] = {}
-        self.producers: dict[int, DenseLayer] = {}  # by the id of the output
+        self.producers: dict[tuple[int, int], DenseLayer] = {}  # by the output's id and version
         self.busy = False  # a layer is being tried
 
     def on_block(self, name: str) -> Callable:
@@ -149,8 +149,8 @@ class _Recorder:
 
     def _add(self, name: str, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
         x = first_input(args, kwargs)
+        producer = self.producers.get((id(x), x._version))
         if isinstance(module, _BatchNorm):
-            producer = self.producers.get(id(x))
             if producer is not None and producer.axis == 1 and producer.norm is None:
                 producer.norm, producer.output, producer.shape = module, name, tuple(output.shape)
                 return
@@ -160,14 +160,13 @@ class _Recorder:
             if self.inputs[name] != key_of(x) or not layer.is_plain(x, output):
                 self.recording.left.append(name)
                 return
-            self.producers[id(output)] = layer
+            self.producers[id(output), output._version] = layer
         else:
             layer = ScaleLayer(name, module)
-            behind = self.producers.get(id(x))
             if self.inputs[name] != key_of(x) or not layer.find_axis(args, kwargs, output):
                 self.recording.left.append(name)
                 return
-            if behind is not None and layer.only_scales(x):
+            if producer is not None and layer.only_scales(x):
                 return  # the layer before it makes up for its factors
         layer.shape = tuple(output.shape)
         self.recording.layers[name] = layer

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from mmdfad.utils.model import classifier_of, keeps_statistics
 
@@ -38,24 +39,27 @@ def solve_classifier(
     few = batches[0][:4].to(device)
     recording = record(student.run, few, {name: student.modules[name]}, set())
     layer, classes = recording.layers.get(name), teacher.run(few).shape[1]
-    if layer is None or layer.channels != classes:
+    if layer is None or layer.channels != classes or not _gives_logits(name, layer.module, student, few):
         print_log(f'Least squares: the student keeps its weights: {name} does not give its logits', 'current')
         return {}
-    print_log(
-        f'Least squares: the student is not a narrower or shallower version of the teacher, so only {name} is solved '
-        'for, and batch norms get the statistics of generated images',
-        'current',
-    )
+    solved = f'{name} is solved for, and batch norms get the statistics of generated images'
+    print_log(f'Least squares: the student is not a version of the teacher, so only {solved}', 'current')
     plan = Plan([[Match(layer, LOGITS, torch.arange(classes))]], len(few))
     return Passes(teacher, student, plan, batches, positions, ridge).solve()
+
+
+def _gives_logits(name: str, layer: nn.Module, student: Side, images: Tensor) -> bool:
+    """Whether a layer's output is the logits, not only a part of them: if it is 1 everywhere, they are, too."""
+    ones = {f'model.{name}.{key}': torch.full_like(p, float(key == 'bias')) for key, p in layer.named_parameters()}
+    logits = functional_call(student.network.logits, ones, student.network.pixels(images))
+    return torch.allclose(logits, torch.full_like(logits, float(layer.bias is not None)))
 
 
 @contextmanager
 def _averaging_statistics(student: Side) -> Iterator[None]:
     """Let batch norms average the statistics of all batches, equally, beginning with none."""
-    norms = [m for m in student.network.modules() if keeps_statistics(m)]
-    settings = [(norm, norm.momentum, norm.training) for norm in norms]
-    for norm in norms:
+    settings = [(m, m.momentum, m.training) for m in student.network.modules() if keeps_statistics(m)]
+    for norm, _, _ in settings:
         norm.reset_running_stats()
         norm.momentum, norm.training = None, True
     try:

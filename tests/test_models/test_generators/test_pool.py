@@ -118,6 +118,18 @@ def test_a_new_generator_takes_over():
     assert [w > 0.1 for w in weights] == [False, False, False, True, False, False, True]
 
 
+def test_a_new_generator_takes_no_gradient_of_the_old_one():
+    """One that waits for the rest of an accumulation."""
+    pool = build(renew=1, steps=3)
+    optim = OptimWrapper(torch.optim.SGD(pool.learner.parameters(), lr=0.0), accumulative_counts=2)
+    optim.initialize_count_status(pool, 0, 6)
+    pool.update(noise_of(), loss, optim)
+    waiting = pool.generator.project.weight.grad.clone()
+    assert waiting.abs().max() > 0
+    pool._age(optim)
+    assert all(p.grad is None for p in pool.generator.parameters())
+
+
 def test_another_generator_of_a_mixture_keeps_its_optimizer_when_one_is_renewed():
     pool = build(renew=1)
     mixture = MixtureGenerator([pool, ImageBank(6, 8, count=4)])

@@ -138,9 +138,9 @@ def test_two_ranks_have_the_same_images(tiny_cfg, tmp_path):
     tiny_cfg.randomness.diff_rank_seed = True
     tiny_cfg.train_cfg.update(max_iters=1, phases=[dict(name='imitation')])
     tiny_cfg.work_dir = str(tmp_path)
-    first, second = (state['model']['generator.pixels'] for state in train(tiny_cfg, 2))
-    assert first.std() > 0.1
-    assert torch.equal(first, second)
+    first, second = (state['model'] for state in train(tiny_cfg, 2))
+    assert first['generator.pixels'].std() > 0.1
+    assert_same_state(first, second)  # each rank has made a student with its own seed, too
 
 
 # Strokes

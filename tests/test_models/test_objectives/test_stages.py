@@ -12,7 +12,7 @@ from ranks import train
 from test_distributed import FreezeNorms
 
 from mmdfad.models import StageImitation
-from mmdfad.models.objectives.pairs import Stage, aligned, pair_stages
+from mmdfad.models.objectives.pairs import Stage, _channel_axis, aligned, pair_stages
 from mmdfad.models.objectives.projection import LeastSquaresProjection
 from mmdfad.models.step import Output, Step, Tap
 from mmdfad.utils import DistillError
@@ -254,6 +254,15 @@ def test_a_random_student_learns_through_projections(tiny_cfg):
 
 
 # Pairs
+
+
+@pytest.mark.parametrize(
+    ('shape', 'axis'),
+    [((16, 25, 32), 1), ((25, 32, 16), 3), ((16, 3, 4), 1), ((3, 4, 16), 3), ((4, 4, 5), 1), ((32, 16, 16), 1)],
+)
+def test_channels_come_first_or_last(shape, axis):
+    """Of images of 100x130 pixels, which maps of 25x32 and 3x4 do not divide."""
+    assert _channel_axis((2, *shape), 100, 130) == axis
 
 
 def stages(role, **strides):

@@ -369,6 +369,35 @@ class PreActivation(nn.Module):
         return self.fc(self.line(x.flatten(2)).mean(2))
 
 
+class AddsInPlace(nn.Module):
+    """A batch norm behind a sum that replaces the output of a convolution."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, width, 3, 2, padding=1), nn.BatchNorm2d(width)
+        self.conv, self.last = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.fc = nn.Linear(width, 5)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x))
+        total = self.conv(x.relu())
+        total += x
+        return self.fc(self.last(total).relu().mean((2, 3)))
+
+
+class Halves(nn.Module):
+    """Logits that are the mean of two layers' outputs, as those of a distilled vision transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 32, 5, 2), nn.BatchNorm2d(32), nn.ReLU())
+        self.head, self.head_dist = nn.Linear(32, 10), nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = self.body(x).mean((2, 3))
+        return (self.head(x) + self.head_dist(x)) / 2
+
+
 class Standardised(nn.Conv2d):
     def forward(self, x):
         return self._conv_forward(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
@@ -386,8 +415,8 @@ class Small(nn.Module):
         return self.fc(self.body(x).mean((2, 3)))
 
 
-def own_pair(width=4):
-    factory = f'{__file__}:PreActivation'
+def own_pair(width=4, model='PreActivation'):
+    factory = f'{__file__}:{model}'
     return prepared(*(torch_network(r, factory, width=w) for r, w in (('teacher', 8), ('student', width))))
 
 
@@ -406,6 +435,15 @@ def test_layers_of_every_kind():
     assert {'standard', 'up', 'unused'} <= kept
     assert kept & {*solved} == {'norm'}  # a counter in it stays
     assert error_of(teacher, student, images_of(32, seed=1)) < 0.9 * selected
+
+
+def test_a_norm_behind_a_sum_in_place_is_solved_for_the_sum():
+    """And not for the output of the convolution, which is the same tensor. A student as wide starts nearly exactly."""
+    teacher, student = own_pair(8, 'AddsInPlace')
+    images = images_of(48)
+    errors = start(teacher, student, images, positions=5000).errors
+    assert [*errors] == [f'model.{name}' for name in ('stem', 'conv', 'last', 'fc')]
+    assert error_of(teacher, student, images) < 0.05
 
 
 def test_a_layer_with_too_many_unknowns_keeps_the_span_of_its_weights(monkeypatch):
@@ -476,6 +514,14 @@ def test_another_architecture_gets_a_classifier():
     norm = student.model.model.body[1]
     assert norm.momentum == 0.1
     assert not norm.training
+
+
+def test_a_layer_that_gives_a_part_of_the_logits_is_not_solved():
+    teacher, student = prepared(torch_network('teacher', depth=8), torch_network('student', f'{__file__}:Halves'))
+    before = {key: value.clone() for key, value in student.model.state_dict().items() if 'head' in key}
+    assert start(teacher, student, images_of(96)).errors == {}
+    after = student.model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
 def test_a_segmentor_of_another_architecture():
