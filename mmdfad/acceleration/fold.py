@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmdfad.utils.model import keeps_statistics
+from mmdfad.utils.model import keeps_statistics, key_of
 
 # Largest error, as a share of the largest logit. Deep networks in fp32 keep some 1e-6; a wrong fold is off by whole
 # logits.
@@ -73,18 +73,17 @@ def _reparameterisable(model: nn.Module) -> list[nn.Module]:
 def _convolutions_before_norms(model: nn.Module, images: Tensor) -> dict[nn.Module, nn.Module]:
     """Each batch norm with the convolution before it, if both run just once in a forward pass."""
     calls: Counter[nn.Module] = Counter()
-    makers: dict[tuple[int, int], tuple[nn.Module, Tensor]] = {}
+    makers: dict[tuple, tuple[nn.Module, Tensor]] = {}
     pairs: dict[nn.Module, nn.Module] = {}
 
     def after_convolution(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         calls[module] += 1
-        makers[id(output), output._version] = module, output  # keeping the tensor keeps its id
+        makers[key_of(output)] = module, output  # which keeps the tensor alive
 
     def before_norm(module: nn.Module, inputs: tuple) -> None:
         calls[module] += 1
-        maker, _ = makers.get((id(inputs[0]), inputs[0]._version), (None, None))
-        if maker is not None:
-            pairs[module] = maker
+        if made := makers.get(key_of(inputs[0])):
+            pairs[module], _ = made
 
     handles = []
     for module in model.modules():

@@ -101,6 +101,11 @@ def model_size(model: nn.Module, images: Tensor) -> ModelSize:
     )
 
 
+def key_of(x: Tensor | None) -> tuple:
+    """What identifies a tensor as long as it is alive: where its numbers are, and how often they have been changed."""
+    return () if x is None else (x.data_ptr(), tuple(x.shape), x.stride(), x._version)
+
+
 def keeps_statistics(module: nn.Module) -> bool:
     """Whether a module is a batch norm with running statistics."""
     return isinstance(module, _BatchNorm) and module.running_mean is not None

@@ -171,9 +171,11 @@ class EMAGenerator(GeneratorWrapper):
     def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:
         with torch.enable_grad():
             self.generator.update(noise, loss, optim)
-        own = self.learner.state_dict()
-        for name, average in self.average.state_dict().items():
-            average.copy_(average.lerp(own[name], 1 - self.decay) if average.is_floating_point() else own[name])
+        for average, own in zip(self.average.state_dict().values(), self.learner.state_dict().values(), strict=True):
+            if average.is_floating_point():
+                average.lerp_(own, 1 - self.decay)
+            else:
+                average.copy_(own)
 
 
 def require_augmentation(flip: float, shift: int, image_size: tuple[int, int]) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmdfad.utils.model import key_of
+
 from .layers import DenseLayer, NormLayer, ScaleLayer
 from .sampling import Layer
 
-# What identifies a tensor during a pass: where its numbers are, and how often they have been changed.
-Key = tuple
 Arguments = tuple[tuple, dict[str, Any]]
 
 
@@ -26,13 +26,13 @@ class Recording:
 
     Attributes:
         layers (dict[str, Layer]): The layers by name, in the order of their first calls.
-        keys (dict[str, Key]): What identifies the input of each.
+        keys (dict[str, tuple]): What identifies the input of each.
         blocks (dict[str, Arguments]): Copies of what the blocks were called with.
         left (list[str]): Layers that cannot be solved for: they compute something else than their class.
     """
 
     layers: dict[str, Layer] = field(default_factory=dict)
-    keys: dict[str, Key] = field(default_factory=dict)
+    keys: dict[str, tuple] = field(default_factory=dict)
     blocks: dict[str, Arguments] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
 
@@ -99,11 +99,6 @@ def copies_of(args: tuple, kwargs: Mapping[str, Any]) -> Arguments:
     return copied, {key: a.clone() if isinstance(a, Tensor) else a for key, a in kwargs.items()}
 
 
-def key_of(x: Tensor | None) -> Key:
-    """What identifies a tensor as long as it is alive."""
-    return () if x is None else (x.data_ptr(), tuple(x.shape), x.stride(), x._version)
-
-
 class _Recorder:
     """Fills a recording in hooks."""
 
@@ -111,8 +106,8 @@ class _Recorder:
         self.recording = recording
         self.alive: list[Tensor] = []  # so that no other tensor gets its memory
         self.seen: set[str] = set()
-        self.inputs: dict[str, Key] = {}
-        self.producers: dict[tuple[int, int], DenseLayer] = {}  # by the output's id and version
+        self.inputs: dict[str, tuple] = {}
+        self.producers: dict[tuple, DenseLayer] = {}  # by the output's key
         self.busy = False  # a layer is being tried
 
     def on_block(self, name: str) -> Callable:
@@ -149,7 +144,7 @@ class _Recorder:
 
     def _add(self, name: str, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
         x = first_input(args, kwargs)
-        producer = self.producers.get((id(x), x._version))
+        producer = self.producers.get(self.inputs[name])
         if isinstance(module, _BatchNorm):
             if producer is not None and producer.axis == 1 and producer.norm is None:
                 producer.norm, producer.output, producer.shape = module, name, tuple(output.shape)
@@ -160,7 +155,7 @@ class _Recorder:
             if self.inputs[name] != key_of(x) or not layer.is_plain(x, output):
                 self.recording.left.append(name)
                 return
-            self.producers[id(output), output._version] = layer
+            self.producers[key_of(output)] = layer
         else:
             layer = ScaleLayer(name, module)
             if self.inputs[name] != key_of(x) or not layer.find_axis(args, kwargs, output):

@@ -42,8 +42,8 @@ def solve_classifier(
     if layer is None or layer.channels != classes or not _gives_logits(name, layer.module, student, few):
         print_log(f'Least squares: the student keeps its weights: {name} does not give its logits', 'current')
         return {}
-    solved = f'{name} is solved for, and batch norms get the statistics of generated images'
-    print_log(f'Least squares: the student is not a version of the teacher, so only {solved}', 'current')
+    message = f'Least squares: the student is not a version of the teacher, so only {name} and batch norms are fitted'
+    print_log(message, 'current')
     plan = Plan([[Match(layer, LOGITS, torch.arange(classes))]], len(few))
     return Passes(teacher, student, plan, batches, positions, ridge).solve()
 
