@@ -67,5 +67,4 @@ def changed_modules(exact: nn.Module, copy: nn.Module) -> set[str]:
 def _same(module: nn.Module, other: nn.Module) -> bool:
     if type(other) is not type(module):
         return False
-    tensors = zip([*module.parameters()], [*other.parameters()], strict=False)
-    return all(a is b for a, b in tensors)
+    return all(a is b for a, b in zip(module.parameters(), other.parameters(), strict=False))

@@ -7,9 +7,10 @@ from mmengine.device import get_device
 from mmengine.registry import MODELS, DefaultScope
 
 from mmdfad.models.base_distiller import BaseDistiller
+from mmdfad.registry import HOOKS
 from mmdfad.reports.collect import Run
 from mmdfad.reports.commands import run_config
-from mmdfad.reports.inspection import Limits, inspect
+from mmdfad.reports.inspection import inspect
 from mmdfad.reports.logs import read_logs, require_run
 from mmdfad.reports.render import render_table
 from mmdfad.reports.write import saved_weights, write_report
@@ -42,13 +43,14 @@ def make_report(work_dir: str | Path, cfg_options: dict | None = None) -> str:
     checkpoint = find_resumable_checkpoint(work_dir)
     if checkpoint is None:
         raise DistillError(f'found no whole checkpoint (iter_*.pth) in {work_dir}, so there is no student to report on')
+    hook = dict(cfg.get('default_hooks', {}).get('report') or dict(type='mmdfad.ReportHook'))
+    hook.pop('priority', None)  # which the Runner takes out, too
     with quiet():
         distiller = _build(cfg)
         with saved_weights(distiller, checkpoint) as meta:
-            found = inspect(distiller, cfg, logs, Limits())
-    teacher = meta.get('teacher') or distiller.teacher_record
-    report = write_report(Run(work_dir, cfg, meta['iter'], meta.get('seed'), teacher, logs), found)
-    return render_table(report, work_dir)
+            found = inspect(distiller, cfg, logs, HOOKS.build(hook).limits)
+    run = Run(work_dir, cfg, meta['iter'], meta.get('seed'), meta.get('teacher') or distiller.teacher_record, logs)
+    return render_table(write_report(run, found), work_dir)
 
 
 def _build(cfg: Config) -> BaseDistiller:

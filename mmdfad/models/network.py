@@ -87,8 +87,7 @@ class Network(nn.Module):
 
     def is_version_of(self, teacher: 'Network') -> bool:
         """Whether this is a narrower or shallower version of a teacher."""
-        channels = ChannelMap(teacher.model, self.model)
-        return not channels.missing(self.plain_state(), teacher.plain_state())
+        return not ChannelMap(teacher.model, self.model).missing(self.plain_state(), teacher.plain_state())
 
     def take_pixels_of(self, teacher: 'Network') -> None:
         """Map the teacher's images to this network's pixel space and size."""

@@ -133,6 +133,15 @@ def test_the_tool_says_the_same(reporting_cfg, tmp_path):
     }
 
 
+def test_the_tool_has_the_limits_of_the_run(reporting_cfg, tmp_path):
+    reporting_cfg.default_hooks.report.update(predict=False, priority='LOWEST')
+    run(reporting_cfg)
+    make_report(tmp_path / 'run')
+    assert read(tmp_path / 'run')[0]['prediction'] is None
+    make_report(tmp_path / 'run', {'default_hooks.report.predict': True})
+    assert read(tmp_path / 'run')[0]['prediction'] is not None
+
+
 def test_averaged_weights(reporting_cfg, tmp_path):
     """The report is about the exported student, and the run keeps its own weights."""
     reporting_cfg.custom_hooks = [dict(type='EMAHook', momentum=0.01, update_buffers=True)]
