@@ -50,7 +50,7 @@ extras = {name: read_requirements(name) for name in ('demo', 'onnx', 'pictures',
 setup(
     name='mmdfad',
     version=read_version(),
-    description='Data-free adversarial distillation for OpenMMLab models',
+    description='Data-free distillation of OpenMMLab models',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
