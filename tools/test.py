@@ -80,7 +80,7 @@ def test_config(args: argparse.Namespace) -> Config:
     if args.show or args.show_dir:
         show_predictions(plain, args.show, args.show_dir, args.wait_time, args.interval)
     if args.tta:
-        augment_test(plain)
+        augment_test(plain, cfg)
     if args.agreement:
         plain = add_agreement(cfg, plain)
     plain.test_dataloader.setdefault('pin_memory', get_device() != 'cpu')

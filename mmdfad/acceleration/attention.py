@@ -26,5 +26,4 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, **settings) -> Tensor:
     if not (torch.is_grad_enabled() and query.requires_grad):
         return F.scaled_dot_product_attention(query, key, value, **settings)
     with torch.autocast(query.device.type, enabled=False):
-        found = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), **settings)
-    return found.to(query.dtype)
+        return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), **settings).to(query.dtype)

@@ -41,12 +41,8 @@ def checkpoint_activations(model: nn.Module, names: Sequence[str], key: str) -> 
 def _checkpointed(part: nn.Module, forward: object, *args, **kwargs) -> object:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    contexts = partial(_contexts, part)
+    contexts = lambda: (nullcontext(), _without_counting(part))  # noqa: E731
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
-
-
-def _contexts(part: nn.Module) -> tuple:
-    return nullcontext(), _without_counting(part)
 
 
 @contextmanager

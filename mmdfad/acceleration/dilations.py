@@ -67,8 +67,7 @@ def _useless_taps(size: int, taps: int, dilation: int, padding: int) -> int:
     Tap i of output o is at o - padding + i * dilation of the input.
     """
     outputs = size + 2 * padding - dilation * (taps - 1)
-    first_useful = -((outputs - 1 - padding) // dilation)
-    return max(0, min(first_useful, padding // dilation))
+    return max(0, min(-((outputs - 1 - padding) // dilation), padding // dilation))
 
 
 def _convolve_grids(images: Tensor, weight: Tensor, bias: Tensor | None, dilation: tuple[int, int]) -> Tensor:

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmdfad.models.build import build_network, plain_config
+from mmdfad.models.checks import wrong_channels
 from mmdfad.models.network import Network
 from mmdfad.models.pixels import image_channels, resize_images
 from mmdfad.utils import DistillError, as_pair, require_count, require_positive
@@ -242,9 +243,11 @@ def count_classes(network: Network, images: Tensor) -> int:
     except DistillError:
         raise
     except Exception as error:  # each model has its own way to refuse images
+        channels = network.role == 'student' and wrong_channels(error, images.shape[1])
+        remedy = f'a --student whose backbone takes {images.shape[1]} channels' if channels else 'another --image-size'
         raise DistillError(
             f'model.{network.role} cannot take images of shape {list(images.shape[1:])} ({type(error).__name__}: '
-            f'{error}); give another --image-size'
+            f'{error}); give {remedy}'
         ) from error
 
 

@@ -6,6 +6,8 @@ import subprocess
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import init_dist
+from mmengine.utils.dl_utils import set_multi_processing
 
 from mmdfad.utils import DistillError
 
@@ -13,10 +15,10 @@ from .config import is_distillation
 
 
 def init_distributed(cfg: Config) -> None:
-    """Prepare a config for many ranks, and on CPUs initialise the process group.
+    """Prepare a config for many ranks, and initialise the process group; the Runner finds it done.
 
-    On accelerators mmengine initialises it, with the backend in ``env_cfg.dist_cfg``. On CPUs mmengine fails when it
-    chooses a device. So this function initialises it with gloo there, and mmengine finds it done.
+    Until then each process takes itself for the first of one, and all would write the same files. Accelerators use the
+    backend in ``env_cfg.dist_cfg``, CPUs gloo: mmengine fails there when it chooses a device.
 
     Args:
         cfg (Config): The config with its ``launcher``, changed in place.
@@ -28,14 +30,18 @@ def init_distributed(cfg: Config) -> None:
         return
     if is_distillation(cfg) and cfg.get('model_wrapper_cfg') is None:
         cfg.model_wrapper_cfg = dict(type='mmdfad.DistributedDistiller')
-    if get_device() != 'cpu':
-        return
-    # mmengine's default wrapper gets the number of a device, which torch refuses on CPUs.
-    cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None))
+    on_cpu = get_device() == 'cpu'
+    if on_cpu:  # mmengine's default wrapper gets the number of a device, which torch refuses on CPUs
+        cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None))
     if dist.is_initialized():
         return
     os.environ.update(_rank_variables(cfg.launcher))
-    dist.init_process_group('gloo')
+    if on_cpu:
+        dist.init_process_group('gloo')
+    else:
+        env = cfg.get('env_cfg') or {}
+        set_multi_processing(**env.get('mp_cfg', {}), distributed=True)  # in the Runner's order
+        init_dist(cfg.launcher, **env.get('dist_cfg', {}))
 
 
 def finish_distributed() -> None:

@@ -98,8 +98,7 @@ def _swin(cfg: dict, ratio: float) -> tuple[dict, Callable[[int], int]]:
     arch = cfg.get('arch', cfg)
     old, new = arch['num_heads'][0], _fewer_heads(arch['num_heads'][0], ratio)
     heads = [h * new // old for h in arch['num_heads']]
-    changes = dict(num_heads=heads, embed_dims=arch['embed_dims'] * new // old)
-    return _with(cfg, changes), lambda c: c * new // old
+    return _with(cfg, dict(num_heads=heads, embed_dims=arch['embed_dims'] * new // old)), lambda c: c * new // old
 
 
 def _mit(cfg: dict, ratio: float) -> tuple[dict, Callable[[int], int]]:

@@ -36,15 +36,16 @@ def show_predictions(
     cfg.default_hooks.visualization = hook
 
 
-def augment_test(cfg: Config) -> None:
-    """Average predictions over augmented images: the config's ``tta_model`` and ``tta_pipeline``, or flips.
+def augment_test(cfg: Config, run: Config) -> None:
+    """Average predictions over augmented images: the run's ``tta_model`` and ``tta_pipeline``, or flips.
 
     Args:
         cfg (Config): A plain model's, changed in place.
+        run (Config): The config that it is from.
     """
     kind = 'mmseg.SegTTAModel' if cfg.get('default_scope') == 'mmseg' else 'mmpretrain.AverageClsScoreTTA'
-    model = cfg.get('tta_model') or dict(type=kind)
-    pipeline = cfg.get('tta_pipeline') or _flipped(cfg.test_dataloader.dataset.pipeline)
+    model = run.get('tta_model') or dict(type=kind)
+    pipeline = run.get('tta_pipeline') or _flipped(cfg.test_dataloader.dataset.pipeline)
     cfg.model = ConfigDict(**model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = pipeline
 

@@ -231,6 +231,9 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         with self.stopwatch.timing('start'):
             distiller.apply_start(sample)
             broadcast_state(distiller.student)
+        for hook in self.runner.hooks:
+            if isinstance(hook, EMAHook):
+                hook.ema_model.steps.zero_()  # its average begins again, as a copy
 
     def _average_statistics(self) -> None:
         """Average over the ranks what they keep beside the weights: the statistics of batch norms.
@@ -258,6 +261,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
 
     def _make_up_validation(self) -> None:
         """Validate the student that the run resumes with, if that was interrupted. The first rank decides for all."""
+        self._decide_current_val_interval()
         decision = [self._iter and self.record.validated < self._iter and self._validates_now()]
         broadcast_object_list(decision)
         if decision[0]:
@@ -274,9 +278,11 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
 
 @contextmanager
 def _explained(batch_size: int, work_dir: str) -> Iterator[None]:
-    """Explain batch norm that has nothing to normalise over, and lost connections to other ranks."""
+    """Explain noise that ends, batch norm with nothing to normalise over, and lost connections (gloo: plain errors)."""
     try:
         yield
+    except StopIteration:
+        raise DistillError('train_dataloader has no more batches: raise its dataset.length') from None
     except ValueError as error:
         if 'more than 1 value per channel' not in str(error):
             raise
@@ -285,15 +291,10 @@ def _explained(batch_size: int, work_dir: str) -> Iterator[None]:
             f'a generator whose share of a batch is one image: raise train_dataloader.batch_size={batch_size}'
         ) from error
     except RuntimeError as error:
-        if get_world_size() == 1 or not _is_lost_connection(error):
+        if get_world_size() == 1 or not (isinstance(error, torch.distributed.DistError) or 'gloo' in str(error)):
             raise
         raise DistillError(
             f'rank {get_rank()} of {get_world_size()} has lost the others: one of them has ended or cannot be reached '
             f'({str(error).splitlines()[0]}). See the first error in the output of the ranks. '
             f'{last_checkpoint(work_dir)}. Run it again with --resume'
         ) from error
-
-
-def _is_lost_connection(error: RuntimeError) -> bool:
-    """Whether an error comes from the communication between ranks; gloo raises plain ones."""
-    return isinstance(error, torch.distributed.DistError) or 'gloo' in str(error)

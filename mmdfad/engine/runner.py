@@ -53,7 +53,7 @@ class DistillRunner(SafeRunner):
         logger = super().build_logger(log_level, log_file, **kwargs)
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(_is_news)
+                handler.addFilter(lambda record: not record.getMessage().startswith(_FOR_THE_FILE))
         return logger
 
     def dump_config(self) -> None:
@@ -63,10 +63,6 @@ class DistillRunner(SafeRunner):
         if isinstance(distiller, AdversarialDistiller):
             for line in summary(distiller, self.cfg, f'{self.log_dir}/{self.timestamp}.log'):
                 self.logger.info(line)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(_FOR_THE_FILE)
 
 
 def summary(distiller: AdversarialDistiller, cfg: Config, log_file: str) -> list[str]:

@@ -51,7 +51,7 @@ def predict_agreement(probes: Mapping[str, float]) -> Prediction:
     kind = kind_of(probes)
     model = _calibration()[kind]
     score = model['intercept'] + sum(w * logit(probes[name]) for name, w in model['weights'].items())
-    fitted, low, high = (_share(score + error) for error in (0, *model['errors']))
+    fitted, low, high = (1 / (1 + math.exp(-score - error)) for error in (0, *model['errors']))
     low, high, certain = interval_of(probes, low, high)
     if disagree(probes):
         why = (
@@ -93,10 +93,6 @@ def logit(share: float) -> float:
     """The logit of a share that is a little away from 0 and 1."""
     share = min(max(share, SMALLEST), 1 - SMALLEST)
     return math.log(share / (1 - share))
-
-
-def _share(score: float) -> float:
-    return 1 / (1 + math.exp(-score))
 
 
 @cache

@@ -139,11 +139,8 @@ class ChannelMap:
         return heads if all(isinstance(n, int) for n in heads) else None
 
     def _groups(self, layer: str, dim: int, total: int, kept: int) -> tuple[int, int] | None:
-        """Groups in both models of a grouped convolution, if a dimension of a layer has its channels.
-
-        These are the outputs of the convolution itself and of the one before it, with the norms after each of them, and
-        the inputs of the one after it.
-        """
+        """Groups in both models of a grouped convolution, if a dimension of a layer has its channels."""
+        # So have its own outputs, those of the convolution before it, the norms after both, and inputs of the next one.
         parent, _, name = layer.rpartition('.')
         theirs, own = _child(self.teacher, self.teacher_name(parent)), _child(self.student, parent)
         names = [n for n, _ in own.named_children()] if own is not None else []

@@ -55,7 +55,7 @@ def _try_logits(network: Network, images: Tensor, other_key: str) -> Tensor:
     except DistillError as error:
         raise DistillError(f'model.{network.role}: {error}') from error
     except Exception as error:  # each model has its own way to refuse images
-        if network.role == 'student' and _wrong_channels(error, shape[0]):
+        if network.role == 'student' and wrong_channels(error, shape[0]):
             other_key = "the number of channels that model.student's backbone takes (in_channels)"
         raise DistillError(
             f'model.{network.role} cannot take images of shape {shape} ({type(error).__name__}: {error}); change '
@@ -63,7 +63,7 @@ def _try_logits(network: Network, images: Tensor, other_key: str) -> Tensor:
         ) from error
 
 
-def _wrong_channels(error: Exception, channels: int) -> bool:
+def wrong_channels(error: Exception, channels: int) -> bool:
     """Whether a convolution refuses the images themselves. Inner layers have wider inputs."""
     found = re.search(r'expected input\[[\d, ]+\] to have \d+ channels, but got (\d+) channels', str(error))
     return found is not None and int(found[1]) == channels

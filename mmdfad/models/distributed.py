@@ -59,11 +59,8 @@ class DistributedDistiller(nn.Module):
 
 
 def _shard(teacher: nn.Module) -> None:
-    """Split a teacher by the elements of its outermost layer lists, and what is in none of them as a whole.
-
-    Only these are sure to be called as modules, which is when their weights are gathered. mmseg, for one, calls other
-    methods of its heads.
-    """
+    """Split a teacher by the elements of its outermost layer lists, and what is in none of them as a whole."""
+    # Only these are sure to be called as modules, which gathers their weights. mmseg calls other methods of its heads.
     parts = [teacher]
     while parts:
         part = parts.pop()

@@ -26,6 +26,9 @@ def build_part(cfg: Any, key: str, kind: type) -> Any:
         raise DistillError(f'{key} must have a `type`, but found the keys {sorted(cfg)}')
     try:
         part = MODELS.build(dict(cfg, _scope_=cfg.get('_scope_', 'mmdfad')))
+    except DistillError as error:
+        # Generators name their own settings as if they were the outermost ones.
+        raise DistillError(str(error).replace('model.generator.', f'{key}.')) from error
     except (KeyError, TypeError) as error:
         raise DistillError(
             f'cannot build {key}={dict(cfg)}: {error.args[0] if error.args else error}\n'

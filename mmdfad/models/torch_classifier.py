@@ -95,8 +95,7 @@ def _find(factory: str) -> Any:
     if not colon:
         raise DistillError(f"factory must be 'package.module:callable' or 'file.py:callable', but found {factory!r}")
     try:
-        module = _run_file(where) if where.endswith('.py') else import_module(where)
-        return getattr(module, name)
+        return getattr(_run_file(where) if where.endswith('.py') else import_module(where), name)
     except (ImportError, OSError, AttributeError) as error:
         raise DistillError(f'cannot find factory={factory!r}: {type(error).__name__}: {error}') from error
 

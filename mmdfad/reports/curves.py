@@ -73,7 +73,7 @@ def draw_charts(series: Mapping[str, Series], metrics: Mapping[str, Series], rea
     elif measured:
         series = {**series, **{f'{k} (validation)' if k in series else k: v for k, v in measured.items()}}
     for title, pattern, logarithmic in _CHARTS:
-        chosen = {name: values for name, values in series.items() if re.fullmatch(pattern, _bare(name))}
+        chosen = {k: v for k, v in series.items() if re.fullmatch(pattern, k.removesuffix(' (validation)'))}
         if any(value != 0 for values in chosen.values() for _, value in values):
             band = [series.get(f'predicted_agreement_{end}') for end in ('low', 'high')]
             is_banded = 'predicted_agreement' in chosen and all(band)
@@ -167,7 +167,3 @@ def _decades(series: Mapping[str, Series]) -> tuple[float, float]:
     """Powers of ten around all values."""
     values = [value for pairs in series.values() for _, value in pairs]
     return 10.0 ** math.floor(math.log10(min(values))), 10.0 ** math.ceil(math.log10(max(values)) + 1e-9)
-
-
-def _bare(name: str) -> str:
-    return name.removesuffix(' (validation)')

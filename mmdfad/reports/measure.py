@@ -93,5 +93,4 @@ def _timed_pass(model: torch.nn.Module, images: Tensor, dtype: torch.dtype) -> f
 def _architecture(model: torch.nn.Module) -> str:
     """Names of backbone and head, or of a model that has no such parts."""
     parts = [getattr(model, name, None) for name in ('backbone', 'decode_head')]
-    names = [type(part).__name__ for part in parts if part is not None]
-    return ' + '.join(names) or type(model).__name__
+    return ' + '.join(type(part).__name__ for part in parts if part is not None) or type(model).__name__

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
@@ -79,7 +80,8 @@ def score(
                 for teacher, student in zip(*labels.values(), strict=True):
                     same, total = same + int((teacher == student).sum()), total + teacher.numel()
         found = {role: evaluator.evaluate(len(loader.dataset)) for role, evaluator in evaluators.items()}
-    metrics = {role: {key: float(value) for key, value in values.items()} for role, values in found.items()}
+    # Some metrics give a list with a value for each class.
+    metrics = {role: {k: float(v) for k, v in values.items() if np.ndim(v) == 0} for role, values in found.items()}
     return Scores(metrics, same / total)
 
 

@@ -253,5 +253,4 @@ def forget_iterator(dataloader: DataLoader) -> None:
 def reverses_channels(preprocessor: nn.Module | None) -> bool:
     """Whether a data preprocessor reverses the order of the colour channels. Each package has its own name for it."""
     # mmpretrain, mmengine and the maintained mmseg, upstream's mmseg
-    names = ('to_rgb', '_channel_conversion', 'channel_conversion')
-    return any(getattr(preprocessor, name, False) for name in names)
+    return any(getattr(preprocessor, name, False) for name in ('to_rgb', '_channel_conversion', 'channel_conversion'))

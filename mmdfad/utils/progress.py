@@ -116,11 +116,8 @@ def time_left(seconds: float, at_least: bool = False) -> str:
 
 @contextmanager
 def _lines_above(bars: Bars) -> Iterator[None]:
-    """Draw bars, and let lines appear above them.
-
-    rich replaces ``sys.stdout`` and ``sys.stderr``. But the handlers of loggers keep the streams that they were made
-    with, so they get the new ones, too.
-    """
+    """Draw bars, and let lines appear above them."""
+    # rich replaces sys.stdout and sys.stderr. The handlers of loggers keep the streams that they were made with.
     handlers = (*MMLogger.get_current_instance().handlers, *logging.getLogger().handlers)
     streams = (sys.stdout, sys.stderr)
     moved = [(h, h.stream) for h in handlers if isinstance(h, logging.StreamHandler) and h.stream in streams]

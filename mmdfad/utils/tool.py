@@ -42,12 +42,8 @@ def _write_traceback() -> str:
     from mmengine.logging import MMLogger
 
     loggers = MMLogger._instance_dict.values()
-    files = [handler.baseFilename for logger in loggers for handler in logger.handlers if _is_file(handler)]
+    files = [h.baseFilename for logger in loggers for h in logger.handlers if isinstance(h, logging.FileHandler)]
     path = files[-1] if files else tempfile.mkstemp(prefix='mmdfad-', suffix='.log')[1]
     with open(path, 'a', encoding='utf-8') as file:
         file.write(traceback.format_exc())
     return path
-
-
-def _is_file(handler: logging.Handler) -> bool:
-    return isinstance(handler, logging.FileHandler)

@@ -1,6 +1,15 @@
-import pytest
+import os
+import socket
 
-from mmdfad.apis.distributed import _rank_variables
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_rank
+from ranks import CONTEXT
+
+from mmdfad.apis import distributed
+from mmdfad.apis.distributed import _rank_variables, finish_distributed, init_distributed
+from mmdfad.apis.work_dir import claimed_work_dir
 from mmdfad.utils import DistillError
 
 NAMES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
@@ -37,3 +46,29 @@ def test_launchers_that_launched_nothing(monkeypatch, launcher, variable):
         DistillError, match=rf'--launcher {launcher}, but the variable {variable} is not set; start with'
     ):
         _rank_variables(launcher)
+
+
+def join_on_an_accelerator(rank: int, port: int, work_dir: str) -> None:
+    """What a rank does before it builds its runner, on a machine that claims to have accelerators."""
+    variables = dict(zip(NAMES, [rank, 2, rank, '127.0.0.1', port], strict=True))
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    distributed.get_device = lambda: 'cuda'
+    torch.cuda.set_device = lambda device: None
+    cfg = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo'), mp_cfg=dict())))
+    init_distributed(cfg)
+    with claimed_work_dir(work_dir):
+        assert get_rank() == rank
+        torch.distributed.barrier()
+    finish_distributed()
+
+
+def test_ranks_on_accelerators_join_before_they_touch_files(tmp_path):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    ranks = [CONTEXT.Process(target=join_on_an_accelerator, args=(rank, port, str(tmp_path))) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+    assert [process.exitcode for process in ranks] == [0, 0]

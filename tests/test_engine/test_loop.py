@@ -17,6 +17,7 @@ from conftest import (
     assert_same_state,
     both_tasks,
     build_runner,
+    hook_of,
     keep_hooks,
     run,
     write_camvid,
@@ -707,3 +708,18 @@ def test_real_images_in_place_of_the_generator(bare_cfg, tmp_path):
     run(bare_cfg, work_dir=str(tmp_path / 'parts'), train_cfg__max_iters=4)
     resumed = run(bare_cfg, work_dir=str(tmp_path / 'parts'), resume=True)
     assert_same_state(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_averages_begin_with_the_start(bare_cfg, tmp_path):
+    """Otherwise an average of momentum 2e-4 would stay near the weights that the start has replaced."""
+    keep_hooks(bare_cfg, 'checkpoint')
+    bare_cfg.model.start = dict(type='mmdfad.ChannelSelection', begin=3)
+    runner = run(bare_cfg, train_cfg__max_iters=4, custom_hooks=[dict(type='EMAHook')])
+    average = hook_of(runner, 'EMAHook').ema_model.module.student.state_dict()
+    for key, value in runner.model.student.state_dict().items():
+        torch.testing.assert_close(average[key], value, rtol=0, atol=0)
+
+
+def test_noise_that_ends(bare_cfg):
+    with pytest.raises(DistillError, match=r'train_dataloader has no more batches: raise its dataset.length'):
+        run(bare_cfg, train_dataloader__dataset__length=24, train_cfg__max_iters=9)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from conftest import TINY_SEG, keep_hooks, run, write_camvid
+from mmengine.evaluator import BaseMetric
 
 
 @pytest.fixture
@@ -57,3 +58,23 @@ def test_both_networks_are_validated_if_there_is_time(camvid_cfg, tmp_path, seco
         assert 'The teacher was not validated.' in page
     assert log.count('per class results') == 2  # those of the run's own validations
     assert runner.val_evaluator.metrics[0].results == []
+
+
+class EachClass(BaseMetric):
+    """A metric with a value for each class, as mmpretrain's ``SingleLabelMetric(average=None)``."""
+
+    def process(self, data_batch, data_samples):
+        self.results.append(len(data_samples))
+
+    def compute_metrics(self, results):
+        return dict(each=[0.5, 0.25], images=sum(results))
+
+
+@pytest.mark.parametrize('tiny_cfg', [TINY_SEG], indirect=True)
+def test_metrics_with_a_value_for_each_class_are_left_out(camvid_cfg, tmp_path):
+    camvid_cfg.default_hooks.report.validation_seconds = 1000
+    camvid_cfg.val_evaluator.append(dict(type=EachClass))
+    run(camvid_cfg, train_cfg__max_iters=2)
+    found = json.loads((tmp_path / 'run/report.json').read_text())['validation']
+    assert found['teacher'].keys() >= {'mIoU', 'images'}
+    assert 'each' not in found['teacher']

@@ -17,6 +17,7 @@ from in_process import call_here
 from mmengine.config import Config
 from mmengine.fileio import load
 
+from mmdfad.apis import augment_test
 from mmdfad.utils.export import student_config, write_student
 
 METRIC = re.compile(r'(?:accuracy/top1|mIoU): ([0-9.]+)')
@@ -139,3 +140,10 @@ def test_two_ranks_measure_the_same(classifier, tmp_path):
         process.join(120)
     assert (tmp_path / 'two.json').exists(), (tmp_path / 'two.json.0').read_text()
     assert load(tmp_path / 'two.json') == load(tmp_path / 'one.json')
+
+
+def test_augmentations_of_the_run(segmentor):
+    plain, run = Config.fromfile(segmentor[0]), Config(dict(tta_pipeline=['steps'], tta_model=dict(type='Own')))
+    augment_test(plain, run)
+    assert plain.model.type == 'Own'
+    assert plain.test_dataloader.dataset.pipeline == ['steps']

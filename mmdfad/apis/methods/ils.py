@@ -16,7 +16,6 @@ from torch import nn
 from mmdfad.models.checks import check_networks
 from mmdfad.models.generators import Generator, RandomImageGenerator
 from mmdfad.models.generators.selection import CANDIDATES
-from mmdfad.models.network import Network
 from mmdfad.models.objectives import Objective
 from mmdfad.models.parts import build_part
 from mmdfad.models.probes import chooses_images
@@ -90,7 +89,8 @@ def ils_settings(choices: Choices, task: Task) -> dict:
     reason = f"on these images, solves for the student's {what}"
     kind = choices.make('start', 'LeastSquaresStart', reason)
     model['start'] = dict(type=f'mmdfad.{kind}', images=START_IMAGES, residual='sum')
-    passes = START_PASSES * _count_layers(task.student) if related else OTHER_PASSES
+    layers = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in task.student.logits.modules())
+    passes = START_PASSES * layers if related else OTHER_PASSES
     inverts = images is Images.INVERTED
     optim_wrapper = dict(
         constructor='mmdfad.DistillOptimWrapperConstructor',
@@ -217,10 +217,6 @@ def _candidates(task: Task, batch_size: int) -> tuple[int, float]:
     fitting = int(SELECTION_SHARE * STEPS_SHARE * 60 * task.minutes / each)
     candidates = max(1, min(CANDIDATES, fitting))
     return candidates, candidates * each if candidates > 1 else 0.0  # a single one is not chosen
-
-
-def _count_layers(network: Network) -> int:
-    return sum(isinstance(m, nn.Conv2d | nn.Linear) for m in network.logits.modules())
 
 
 def _explain(

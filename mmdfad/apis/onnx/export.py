@@ -127,7 +127,8 @@ def export_onnx(
     pixels = Preprocessing(network.pixel_space, order)
     graph = Graph(network.logits, pixels if preprocessing else None, postprocessing)
     channels = image_channels(network.model)
-    batches = [batch for s in ([size, _larger(size)] if any_size else [size]) for batch in probe_batches(channels, s)]
+    larger = tuple(side + more for side, more in zip(size, _LARGER, strict=True))
+    batches = [batch for s in ([size, larger] if any_size else [size]) for batch in probe_batches(channels, s)]
     if not preprocessing:
         batches = [pixels(batch) for batch in batches]
     for batch in batches[:: len(BATCHES)]:
@@ -188,10 +189,6 @@ def _image_size(network: Network, config: str, image_size: Size | None) -> Size:
     if found is None:
         raise DistillError(f'{config} does not give the image size; set it with --image-size H W')
     return found[0]
-
-
-def _larger(size: Size) -> Size:
-    return tuple(side + more for side, more in zip(size, _LARGER, strict=True))
 
 
 def _order(network: Network, order: str | None) -> str:

@@ -99,16 +99,7 @@ def _gains(conv: nn.Conv2d, image: Tensor) -> Tensor:
 
 
 def _fit_covariance(weight: Tensor, variance: Tensor, correlation: float) -> tuple[float, Tensor]:
-    """The covariance of the colours that explains the variances [O] of a convolution's outputs best.
-
-    Args:
-        weight (Tensor): Its weight [O, C, H, W].
-        variance (Tensor): The variances.
-        correlation (float): Correlation of pixels at distance 1.
-
-    Returns:
-        tuple[float, Tensor]: The relative error, and the variances [C] of the colours.
-    """
+    """The relative error, and the variances [C] of colours that explain those [O] of a convolution's outputs best."""
     channels, height, width = weight.shape[1:]
     y, x = (v.flatten() for v in torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij'))
     distance = torch.hypot(*((v[:, None] - v).double() for v in (y, x)))

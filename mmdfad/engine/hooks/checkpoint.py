@@ -2,6 +2,8 @@
 
 import logging
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.dist import get_world_size, is_main_process
@@ -104,6 +106,8 @@ class DistillCheckpointHook(CheckpointHook):
                 f'  this config: {ours["checkpoint"]} (sha256 {ours["sha256"][:16]}...)\n'
                 'Set model.teacher.checkpoint to the former, or start a new run in another work_dir'
             )
+        if not runner._resume and getattr(unwrap(runner.model), 'start', None) is not None:
+            runner.logger.warning('model.start replaces the weights of load_from; set model.start=None to keep them')
         if runner._resume:
             runner.train_loop.record.resume(checkpoint['meta'].get('run'))
             _explain_ranks(checkpoint['meta'].get('ranks'), _ranks(runner), runner.logger)
@@ -132,7 +136,7 @@ class DistillCheckpointHook(CheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        try:
+        with _explained(self.last_ckpt):
             runner.save_checkpoint(
                 self.out_dir,
                 name,
@@ -144,15 +148,29 @@ class DistillCheckpointHook(CheckpointHook):
             )
             if is_main_process():
                 atomic_write(f'{runner.work_dir}/last_checkpoint', self.last_ckpt.encode())
-        except OSError as error:
-            raise DistillError(
-                f'cannot write {self.last_ckpt}: {error}. Earlier checkpoints are untouched; make room, or set '
-                '--work-dir elsewhere, and continue with --resume'
-            ) from error
         while 0 < self.max_keep_ckpts < len(self.keep_ckpt_ids):
             old = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
             if is_main_process() and self.file_backend.isfile(old):
                 self.file_backend.remove(old)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        """mmengine's, but the old best checkpoint is removed only after the new one is complete."""
+        if not self.save_best:
+            return
+        one = len(self.key_indicators) == 1
+        paths, keys = (vars(self), ['best_ckpt_path']) if one else (self.best_ckpt_path_dict, self.key_indicators)
+        old = {key: paths[key] for key in keys}
+        paths.update(dict.fromkeys(keys))  # mmengine removes what it finds here before it saves
+        with _explained(f'a better checkpoint to {self.out_dir}'):
+            super()._save_best_checkpoint(runner, metrics)
+        for key, path in old.items():
+            if paths[key] is None:
+                paths[key] = path
+            elif path is not None and is_main_process():
+                # In the folder of this run: that of a run it has resumed from is not touched.
+                path = self.file_backend.join_path(self.out_dir, Path(path).name)
+                if path != paths[key] and self.file_backend.isfile(path):
+                    self.file_backend.remove(path)
 
     def _average_pending(self, runner: Runner) -> None:
         """Average gradients that are being accumulated, as only those of the first rank are saved."""
@@ -160,6 +178,18 @@ class DistillCheckpointHook(CheckpointHook):
             for wrapper in runner.optim_wrapper.values():
                 if not wrapper.should_update():
                     average_gradients(wrapper)
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Say what to do if a checkpoint cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise DistillError(
+            f'cannot write {path}: {error}. Earlier checkpoints are untouched; make room, or set --work-dir elsewhere, '
+            'and continue with --resume'
+        ) from error
 
 
 def _ranks(runner: Runner) -> dict[str, int]:

@@ -137,11 +137,8 @@ def _visible(shapes: Shapes, x: Tensor, y: Tensor) -> Shapes:
 
 
 def _cover(discs: Shapes, boxes: Shapes, x: Tensor, y: Tensor) -> Tensor:
-    """The number of the last shape over each point [N, H, W]: 0 for none, then the discs, then the boxes.
-
-    Discs and boxes are painted in turn. The largest turn of a point wins. Maxima of floats take a tenth of the time of
-    masks.
-    """
+    """The number of the last shape over each point [N, H, W]: 0 for none, then the discs, then the boxes."""
+    # They are painted in turn, and the largest turn wins: maxima of floats take a tenth of the time of masks.
     turn = torch.zeros(len(x), y.shape[1], x.shape[1], device=x.device)
     u, v = torch.empty_like(turn), torch.empty_like(turn)
     axes = [[_along(axis, shapes, x, y) for axis in (shapes.along, shapes.across)] for shapes in (discs, boxes)]
@@ -166,11 +163,8 @@ def _along(axis: Tensor, shapes: Shapes, x: Tensor, y: Tensor) -> tuple[Tensor, 
 
 
 def _paint(paint: Tensor, number: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Colours [N, C, H, W] from what each shape is painted with [N, 1 + S, C + 7].
-
-    A colour is multiplied by a brightness that is linear in x and y. Then stripes are added: a strength times the sine
-    of another such function.
-    """
+    """Colours [N, C, H, W] from what each shape is painted with [N, 1 + S, C + 7]."""
+    # A colour times a brightness that is linear in x and y, plus a strength times the sine of another such function.
     number = number.long() + paint.shape[1] * torch.arange(len(number), device=number.device).view(-1, 1, 1)
     at_points = paint.flatten(0, 1)[number].movedim(3, 1)  # [N, C + 7, H, W]
     colour, shade, phase, strength = at_points.split([paint.shape[2] - 7, 3, 3, 1], dim=1)

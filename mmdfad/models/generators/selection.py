@@ -39,17 +39,7 @@ def surest_images(batches: Iterable[Tensor], logits_of: Callable[[Tensor], Tenso
 
 
 def _replace(images: Tensor, slots: Tensor, batch: Tensor, kept: Tensor) -> Tensor:
-    """Write the new images that are kept over old ones that are not.
-
-    Args:
-        images (Tensor): Images [count, C, H, W].
-        slots (Tensor): Where the old images are in it.
-        batch (Tensor): New images [n, C, H, W].
-        kept (Tensor): Indices of the images to keep. Old ones come first, then new ones.
-
-    Returns:
-        Tensor: Where the images that are kept are.
-    """
+    """Write new images over old ones, in ``slots``, that are not kept. Return where all that are kept are."""
     old, new = slots[kept[kept < len(slots)]], kept[kept >= len(slots)] - len(slots)
     free = torch.ones(len(images), dtype=torch.bool, device=images.device)
     free[old] = False

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import get_rank, get_world_size
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
@@ -80,8 +81,7 @@ class AugmentedGenerator(GeneratorWrapper):
         if not self.cut:
             return images
         # Of noise that is as random as the other, and belongs to the same image.
-        others = self._draw(noise.flip(1))
-        return paste_boxes(images, others, _noise_for(images, noise), self.cut)
+        return paste_boxes(images, self._draw(noise.flip(1)), _noise_for(images, noise), self.cut)
 
     def _draw(self, noise: Tensor) -> Tensor:
         images = self.generator.sample(noise)
@@ -98,7 +98,7 @@ class ReplayGenerator(GeneratorWrapper):
     Args:
         generator (dict | Generator): The generator inside.
         capacity (int): Images in the memory.
-        replayed (int): Images that each imitation step adds, once the memory holds that many.
+        replayed (int): Images that each imitation step adds on all ranks together, once the memory holds that many.
         push (int): Images of each generation step that are kept. Defaults to 8.
     """
 
@@ -117,7 +117,7 @@ class ReplayGenerator(GeneratorWrapper):
         images = self.generator.sample(noise)
         if len(self.memory) < self.replayed:
             return images
-        replayed = self.memory.draw(noise, self.replayed)
+        replayed = self.memory.draw(noise, len(range(get_rank(), self.replayed, get_world_size())))
         return torch.cat([images.type_as(replayed), replayed])  # autocast may have made the new ones bf16
 
     def update(self, noise: Tensor, loss: Callable[..., Tensor], optim: OptimWrapper) -> None:

@@ -12,7 +12,7 @@ from mmdfad.utils import DistillError
 from mmdfad.utils.model import upcast
 
 from .base import Objective
-from .pairs import aligned, find_stages
+from .pairs import aligned, channel_axis, find_stages
 
 
 @MODELS.register_module()
@@ -24,8 +24,8 @@ class AttentionTransfer(Objective):
     ZSKT, arXiv 1905.09768, eq. 3).
 
     Args:
-        teacher_stages (Sequence[str], optional): Modules of the teacher, with maps [N, C, H, W] or tokens [N, L, C].
-            Defaults to those that :func:`~mmdfad.models.objectives.pairs.find_stages` finds.
+        teacher_stages (Sequence[str], optional): Modules of the teacher, with maps or tokens [N, L, C]. Defaults to
+            those that :func:`~mmdfad.models.objectives.pairs.find_stages` finds.
         student_stages (Sequence[str], optional): As many modules of the student.
         kwargs: ``weight`` and ``begin``, see :class:`~mmdfad.models.objectives.Objective`.
     """
@@ -67,7 +67,7 @@ class AttentionTransfer(Objective):
 
 def _distance(teacher: Tensor, student: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
     """The distance of two maps. ``sizes`` are those of the images that the student and the teacher see."""
-    # Channels are last in tokens [N, L, C].
-    teacher, student = (f.square().mean(2 if f.ndim == 3 else 1).unsqueeze(1) for f in (teacher, student))
+    sides = zip((student, teacher), sizes, strict=True)
+    student, teacher = (f.square().mean(channel_axis(f.shape, *size)).unsqueeze(1) for f, size in sides)
     student, teacher = aligned(student, teacher, sizes)
     return F.mse_loss(F.normalize(student.flatten(1)), F.normalize(teacher.flatten(1)))

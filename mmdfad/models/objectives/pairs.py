@@ -215,15 +215,17 @@ def _tap(network: Network, end: str, after: str | None, seen: dict[Tap, Any]) ->
 def _measured(network: Network, name: str, tap: Tap, value: Any) -> Stage:
     shape = last_tensor(value).shape
     height, width = network.image_size or network.image_shape[1:]
-    axis = 1 if len(shape) == 2 else 2 if len(shape) == 3 else _channel_axis(shape, height, width)
+    axis = channel_axis(shape, height, width)
     positions = math.prod(shape[1:]) // shape[axis]
     # Class tokens, and sizes that do not divide, are rounded away.
     stride = 2 ** max(0, round(math.log2(height * width / positions) / 2))
     return Stage(name, tap, shape, axis, stride, tap.side == 'input')
 
 
-def _channel_axis(shape: Sequence[int], height: int, width: int) -> int:
-    """1 of [N, C, H, W], or 3 of [N, H, W, C]: what is nearer to the format of the image."""
+def channel_axis(shape: Sequence[int], height: int, width: int) -> int:
+    """1 of [N, C], 2 of tokens [N, L, C]; 1 of [N, C, H, W] or 3 of [N, H, W, C], by the format of the image."""
+    if len(shape) != 4:
+        return len(shape) - 1
     last, first = (abs(math.log(shape[i] * width / (shape[i + 1] * height))) for i in (1, 2))
     return 3 if last < first else 1
 

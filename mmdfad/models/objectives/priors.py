@@ -46,18 +46,14 @@ class BNStatisticsPrior(Objective):
         self._norms: Shared[dict[Tap, _BatchNorm]] = Shared({})
 
     def bind(self, teacher: Network, student: Network) -> set[Tap]:
-        """Record the input of each batch norm of the teacher.
+        """Record the input of each batch norm that the teacher's logits depend on.
 
         Raises:
             DistillError: If the teacher has none.
         """
-        self._norms = Shared(
-            {
-                Tap('teacher', name, 'input'): module
-                for name, module in teacher.model.named_modules()
-                if keeps_statistics(module)
-            }
-        )
+        unused = tuple(f'{name}.' for name in teacher.logits.unused_modules)
+        modules = [(n, m) for n, m in teacher.model.named_modules() if not f'{n}.'.startswith(unused)]
+        self._norms = Shared({Tap('teacher', n, 'input'): m for n, m in modules if keeps_statistics(m)})
         if not self._norms.value:
             raise DistillError(
                 'BNStatisticsPrior needs batch norms with running statistics in the teacher, which has none; remove '

@@ -83,8 +83,7 @@ class DenseLayer(Layer):
         weight = self.module.weight.flatten(1).unflatten(0, (self.groups, -1)).to(inputs.dtype)
         found = torch.einsum('ngd,gmd->ngm', inputs, weight).flatten(1)
         found = found if self.module.bias is None else found + self.module.bias
-        expected = vectors.unflatten(0, (-1, positions))[:, some].flatten(0, 1)
-        return _close(found, expected)
+        return _close(found, vectors.unflatten(0, (-1, positions))[:, some].flatten(0, 1))
 
     def _inputs(self, x: Tensor, positions: Tensor) -> Tensor:
         """What the layer multiplies with its weights at positions of its output: [n, groups, D]."""

@@ -185,11 +185,8 @@ def _match(layer: Layer, target: str, shape: tuple[int, ...] | None, channels: C
 
 
 def _in_order(matches: Mapping[str, Match], recording: Recording) -> list[list[str]]:
-    """Names of layers in the order in which to solve for them. Layers with the same input are solved together.
-
-    The last layer of a block comes after all others of the block, as its target depends on them: on a projection of
-    the skip, for one.
-    """
+    """Names of layers in the order in which to solve for them. Layers with the same input are solved together."""
+    # The target of a block's last layer depends on the others in the block: on a projection of the skip, for one.
     names = list(recording.layers)
     places = {}
     for place, name in enumerate(names):

@@ -151,6 +151,48 @@ def test_save_best_by_agreement_on_noise(bare_cfg, tmp_path):
     assert len(names_in(tmp_path / 'run', 'best_agreement_iter_*.pth')) == 1
 
 
+@pytest.mark.parametrize('save_best', ['one', ['one', 'two']])
+def test_the_best_checkpoint_stays_until_a_better_one_is_complete(bare_cfg, tmp_path, save_best, monkeypatch):
+    runner = run(bare_cfg, default_hooks__checkpoint=dict(save_best=save_best, rule='greater'))
+    saver, names = hook_of(runner, 'DistillCheckpointHook'), [f'best_{n}_iter_6.pth' for n in ('one', 'two')]
+    names = names[: 1 if save_best == 'one' else 2]
+    saver._save_best_checkpoint(runner, dict(one=0.5, two=0.5))
+    assert names_in(tmp_path / 'run', 'best_*') == names
+    saver._save_best_checkpoint(runner, dict(one=0.4, two=0.4))
+    runner.train_loop._iter = 7
+    with monkeypatch.context() as patch:
+        FillDisk(0, patch).before_train_iter(runner, 0)
+        with pytest.raises(DistillError, match=r'cannot write a better checkpoint to .*No space left'):
+            saver._save_best_checkpoint(runner, dict(one=0.6, two=0.4))
+    assert names_in(tmp_path / 'run', 'best_*') == names
+
+
+@pytest.mark.parametrize('save_best', ['one', ['one', 'two']])
+def test_an_old_best_checkpoint_is_removed_from_this_run_only(bare_cfg, tmp_path, save_best):
+    runner = run(bare_cfg, default_hooks__checkpoint=dict(save_best=save_best, rule='greater'))
+    saver = hook_of(runner, 'DistillCheckpointHook')
+    saver._save_best_checkpoint(runner, dict(one=0.5, two=0.5))
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    (tmp_path / 'run/best_one_iter_6.pth').rename(elsewhere / 'best_one_iter_6.pth')
+    paths = vars(saver) if save_best == 'one' else saver.best_ckpt_path_dict
+    paths['best_ckpt_path' if save_best == 'one' else 'one'] = str(elsewhere / 'best_one_iter_6.pth')
+    saver._save_best_checkpoint(runner, dict(one=0.6, two=0.4))  # a file of the same name
+    assert 'best_one_iter_6.pth' in names_in(tmp_path / 'run', 'best_*')
+    runner.train_loop._iter = 7
+    saver._save_best_checkpoint(runner, dict(one=0.7, two=0.4))
+    assert names_in(tmp_path / 'run', 'best_one*') == ['best_one_iter_7.pth']
+    assert names_in(elsewhere, '*') == ['best_one_iter_6.pth']
+
+
+def test_a_start_that_replaces_loaded_weights_is_told(bare_cfg, tmp_path):
+    run(bare_cfg, train_cfg__max_iters=2)
+    bare_cfg.model.start = dict(type='mmdfad.ChannelSelection')
+    run(bare_cfg, load_from=str(tmp_path / 'run/iter_2.pth'), work_dir=str(tmp_path / 'next'))
+    log = next((tmp_path / 'next').glob('*/*.log')).read_text()
+    assert 'model.start replaces the weights of load_from; set model.start=None to keep them' in log
+
+
 def test_save_unless_saved(bare_cfg, tmp_path):
     class Ask(Hook):
         priority = 'LOWEST'

@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import TINY_SEG, hook_of, keep_hooks, run
 
 from mmdfad.engine.hooks.synthetic import Tile, draw_grid
+from mmdfad.engine.probe import to_pictures
 
 
 def run_with_grids(cfg, max_iters, **settings):
@@ -48,3 +52,13 @@ def test_grid_shows_images_and_marks_disagreement():
     agree, differ = grid[66:height, :width].astype(int), grid[66:height, width:].astype(int)
     assert (agree.max(axis=2) - agree.min(axis=2)).max() == 0  # black on white
     assert (differ[..., 0] - differ[..., 1]).max() > 100  # red
+
+
+@pytest.mark.parametrize('channels', [1, 2, 3, 4])
+def test_any_number_of_channels_is_shown(channels):
+    images = torch.full((2, channels, 4, 5), 60.0)
+    space = SimpleNamespace(to_rgb=lambda values: values.to(torch.uint8))
+    pictures = to_pictures(SimpleNamespace(teacher=SimpleNamespace(pixel_space=space)), images)
+    assert pictures.shape == (2, 4, 5, 3)
+    assert pictures.dtype == np.uint8
+    assert (pictures == 60).all()

@@ -9,8 +9,9 @@ from mmengine.optim import OptimWrapper
 
 from mmdfad.models import AugmentedGenerator, EMAGenerator, ReplayGenerator, UpsampleGenerator
 from mmdfad.models.chance import BOXES, uniform
-from mmdfad.models.generators import GeneratorWrapper
+from mmdfad.models.generators import Generator, GeneratorWrapper
 from mmdfad.models.generators.wrappers import flip_and_shift, paste_boxes
+from mmdfad.models.parts import build_part
 from mmdfad.utils import DistillError
 
 INNER = dict(type='UpsampleGenerator', noise_dim=6, image_size=8, width=8)
@@ -98,6 +99,31 @@ def test_wrappers_are_nested():
 def test_bad_settings_are_named(kind, settings, message):
     with pytest.raises(DistillError, match=message):
         build(kind, **settings)
+
+
+def test_settings_of_generators_inside_are_named_by_their_place():
+    inner = dict(type='ReplayGenerator', generator=dict(INNER, image_size=-1), capacity=6, replayed=3)
+    with pytest.raises(DistillError, match=r'^model.generator.generator.generator.image_size must'):
+        build_part(dict(type='AugmentedGenerator', generator=inner), 'model.generator', Generator)
+    inner = dict(type='AugmentedGenerator', generator=INNER, shift=8)
+    with pytest.raises(DistillError, match=r'^model.generator.generators\[1\].shift must be a whole number'):
+        build_part(dict(type='MixtureGenerator', generators=[INNER, inner]), 'model.generator', Generator)
+
+
+@pytest.mark.parametrize('ranks', [1, 3])
+def test_ranks_share_the_replayed_images(ranks, monkeypatch):
+    wrapper = build(ReplayGenerator)
+    for seed in range(3):
+        wrapper.update(noise_of(seed=seed), loss, optim_of(wrapper))
+    monkeypatch.setattr('mmdfad.models.generators.wrappers.get_world_size', lambda: ranks)
+    found = []
+    for rank in range(ranks):
+        monkeypatch.setattr('mmdfad.models.generators.wrappers.get_rank', lambda rank=rank: rank)
+        noise = noise_of(seed=9)[rank::ranks]
+        found.append(wrapper.sample(noise)[len(noise) :])
+    monkeypatch.undo()
+    whole = wrapper.sample(noise_of(seed=9))[6:]
+    torch.testing.assert_close(torch.cat(found), whole, rtol=0, atol=0)
 
 
 def test_a_memory_inside_is_not_averaged():

@@ -24,7 +24,7 @@ def step_for(teacher, student, size=1):
         Output(torch.zeros(1), dict(zip(taps(role, STAGES), features, strict=True)))
         for role, features in (('teacher', teacher), ('student', student))
     ]
-    return Step(torch.zeros(1, 3, size, size), None, 0, 0.0, *outputs)
+    return Step(torch.zeros(1, 3, *(size if isinstance(size, tuple) else (size, size))), None, 0, 0.0, *outputs)
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def test_by_hand(bound):
     student = torch.tensor([[[[-5.0, 0.0]]]])
     expected = ((0.6 - 1) ** 2 + (0.8 - 0) ** 2) / 2
     zeros = torch.zeros(1, 2, 1, 2)
-    value = bound(step_for([teacher, zeros, zeros, zeros], [student, zeros, zeros, zeros]))
+    value = bound(step_for([teacher, zeros, zeros, zeros], [student, zeros, zeros, zeros], (1, 2)))
     assert value.item() == pytest.approx(expected, rel=1e-6)
-    twice = bound(step_for([teacher, zeros, teacher, zeros], [student, zeros, student, zeros]))
+    twice = bound(step_for([teacher, zeros, teacher, zeros], [student, zeros, student, zeros], (1, 2)))
     assert twice.item() == pytest.approx(2 * expected, rel=1e-6)
 
 
@@ -82,6 +82,12 @@ def test_tokens_have_their_channels_last(bound):
     teacher, student = random_features(0), random_features(1)
     tokens = [[f.flatten(2).transpose(1, 2) for f in features] for features in (teacher, student)]
     assert bound(step_for(*tokens)).item() == pytest.approx(bound(step_for(teacher, student)).item(), rel=1e-5)
+
+
+def test_maps_with_channels_last(bound):
+    teacher, student = (random_features(seed, widths=(13, 14, 15, 16), sizes=(6, 4, 3, 2)) for seed in (0, 1))
+    moved = [[f.movedim(1, 3) for f in features] for features in (teacher, student)]
+    assert bound(step_for(*moved)) == bound(step_for(teacher, student))
 
 
 def test_tokens_of_other_numbers_become_maps(bound):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import both_tasks, build_model, run
 from distillers import assert_refused, build_distiller, noise_for
+from test_logits import SEGMENTORS, make
 from torch import nn
 
 from mmdfad.acceleration import checkpoint_activations
@@ -107,6 +108,19 @@ def test_bn_statistics_look_at_batch_norms_with_running_statistics():
     network = network_of(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.GroupNorm(1, 3))
     network.model.model[0] = nn.BatchNorm2d(3, track_running_stats=False)
     assert BNStatisticsPrior().bind(network, network) == {Tap('teacher', 'model.2', 'input')}
+
+
+@pytest.mark.parametrize('name', ['pidnet', 'ddrnet'])
+def test_batch_norms_that_only_training_uses_are_left_out(name):
+    teacher = Network(make(SEGMENTORS[name], 'mmseg'), 'teacher').eval()
+    prior = BNStatisticsPrior()
+    taps = prior.bind(teacher, teacher)
+    assert len(taps) < len(norms_of(teacher.model))
+    teacher.install(taps)
+    images = images_for(2, 3, 64, 64)
+    with teacher.recording(taps):
+        step = Step(images, None, 0, 0.0, teacher(images))
+        assert prior(step).isfinite()
 
 
 def test_unknown_distance_is_refused():

@@ -12,7 +12,7 @@ from ranks import train
 from test_distributed import FreezeNorms
 
 from mmdfad.models import StageImitation
-from mmdfad.models.objectives.pairs import Stage, _channel_axis, aligned, pair_stages
+from mmdfad.models.objectives.pairs import Stage, aligned, channel_axis, pair_stages
 from mmdfad.models.objectives.projection import LeastSquaresProjection
 from mmdfad.models.step import Output, Step, Tap
 from mmdfad.utils import DistillError
@@ -262,7 +262,7 @@ def test_a_random_student_learns_through_projections(tiny_cfg):
 )
 def test_channels_come_first_or_last(shape, axis):
     """Of images of 100x130 pixels, which maps of 25x32 and 3x4 do not divide."""
-    assert _channel_axis((2, *shape), 100, 130) == axis
+    assert channel_axis((2, *shape), 100, 130) == axis
 
 
 def stages(role, **strides):
