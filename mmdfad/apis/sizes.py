@@ -100,7 +100,8 @@ def student_sizes(teacher: str, checkpoint: str, image_size: Size | None = None)
                 student = build_network(dict(cfg_path=cfg_path, cfg_options=options), 'student')
                 networks[flag], sizes[flag] = student, _size(student, images)
             except DistillError as error:
-                problems[flag] = _in_short(error)
+                # What is wrong, without the remedy.
+                problems[flag] = re.sub(r'^--student auto:\S+ ', '', str(error).splitlines()[0].partition('; ')[0])
             advance()
         seconds = _latencies(networks, images[:1], device)
         advance()
@@ -129,11 +130,6 @@ def _latencies(networks: dict[str, Network], image: Tensor, device: torch.device
             for name, run in passes.items():
                 seconds[name].append(seconds_of(run, device))
     return {name: median(own) for name, own in seconds.items()}
-
-
-def _in_short(error: DistillError) -> str:
-    """What is wrong, without the remedy."""
-    return re.sub(r'^--student auto:\S+ ', '', str(error).splitlines()[0].partition('; ')[0])
 
 
 def _row(name: str, size: MeasuredSize, teacher: MeasuredSize) -> list[str]:

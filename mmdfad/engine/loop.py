@@ -21,6 +21,7 @@ from mmdfad.utils.compat import forget_iterator, new_iterator, skip_samples
 from mmdfad.utils.migration import refuse_keys
 from mmdfad.utils.model import broadcast_state, unwrap
 
+from .optim import match_layouts
 from .phases import NOISE, Phase, parse_phases
 from .round_log import RoundLog
 from .run_record import RunRecord, last_checkpoint
@@ -137,6 +138,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self._open_stream()
         self._warn_of_late_parts()
         for name, optim_wrapper in self.runner.optim_wrapper.items():
+            match_layouts(optim_wrapper)
             own = [phase for phase in self.phases if phase.updates == name]
             times = self.distiller.generator.steps_per_update if name == 'generator' else 1
             done, total = (times * sum(phase.steps_before(n) for phase in own) for n in (self._iter, self._max_iters))
@@ -162,8 +164,7 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         self._reseed()
         self._apply_start()
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=None)
-        log: dict[str, Tensor] = {}
-        batch = None
+        log, batch = {}, None
         for phase in self.phases:
             for _ in range(phase.steps_in(self._iter)):
                 if batch is None or self.noise == 'step':
@@ -231,9 +232,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
         with self.stopwatch.timing('start'):
             distiller.apply_start(sample)
             broadcast_state(distiller.student)
-        for hook in self.runner.hooks:
-            if isinstance(hook, EMAHook):
-                hook.ema_model.steps.zero_()  # its average begins again, as a copy
+        for hook in (h for h in self.runner.hooks if isinstance(h, EMAHook)):
+            hook.ema_model.steps.zero_()  # its average begins again, as a copy
 
     def _average_statistics(self) -> None:
         """Average over the ranks what they keep beside the weights: the statistics of batch norms.
@@ -252,9 +252,8 @@ class AdversarialDistillLoop(IterBasedTrainLoop):
             try:
                 self.runner.val_loop.run()
             except StopValidation:
-                for hook in self.runner.hooks:
-                    if isinstance(hook, EMAHook):  # it lends the student averaged weights meanwhile
-                        hook.after_val_epoch(self.runner)
+                for hook in (h for h in self.runner.hooks if isinstance(h, EMAHook)):
+                    hook.after_val_epoch(self.runner)  # it lends the student averaged weights meanwhile
                 self.runner.call_hook('after_val')
             else:
                 self.record.note_validation(self._iter)

@@ -99,6 +99,14 @@ def pending_gradients(optim_wrapper: OptimWrapper) -> dict[int, Tensor]:
     return {i: p.grad for i, p in enumerate(_parameters(optim_wrapper)) if p.grad is not None}
 
 
+def match_layouts(optim_wrapper: OptimWrapper) -> None:
+    """Give an optimizer's state the memory format of its weights. Fused updates on CPUs do not compare the two."""
+    for parameter, state in optim_wrapper.optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def restore_gradients(optim_wrapper: OptimWrapper, gradients: dict[int, Tensor]) -> None:
     """Undo :func:`pending_gradients` in another process."""
     for i, parameter in enumerate(_parameters(optim_wrapper)):

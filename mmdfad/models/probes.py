@@ -91,8 +91,7 @@ class Probes:
             return surest_images(draw(advance), self.teacher.predict, self.count).cpu()
 
     def _batch_size(self) -> int:
-        area = math.prod(self.shape['image_size'])
-        return max(LEAST_BATCH, min(BATCH, BATCH * BATCH_PIXELS // area))
+        return max(LEAST_BATCH, min(BATCH, BATCH * BATCH_PIXELS // math.prod(self.shape['image_size'])))
 
     def _noise(self, start: int, count: int) -> Tensor:
         return NoiseDataset(NOISE_DIM, PROBE_SEED).__getitems__(range(start, start + count))

@@ -1,9 +1,10 @@
 import pytest
 import torch
 from conftest import build_runner, run
+from mmengine.optim import OptimWrapper
 
 from mmdfad.engine import DistillOptimWrapperConstructor
-from mmdfad.engine.optim import amp_settings, fastest_dtype
+from mmdfad.engine.optim import amp_settings, fastest_dtype, match_layouts
 from mmdfad.utils import DistillError
 
 
@@ -96,3 +97,22 @@ def test_unusable_types(tiny_cfg, settings, message):
 def test_missing_and_unknown_parts_are_named(cfg):
     with pytest.raises(DistillError, match=r"optim_wrapper must have the keys \['student', 'generator'\].*found"):
         DistillOptimWrapperConstructor(cfg)
+
+
+@pytest.mark.parametrize('fused', [True, False])
+def test_states_follow_the_memory_format_of_weights(fused):
+    """A resumed run can have another format than the one that wrote its checkpoint."""
+    torch.manual_seed(0)
+    weights, gradients = [], torch.randn(2, 4, 3, 3, 3)
+    for changes in (True, False):
+        torch.manual_seed(1)
+        conv = torch.nn.Conv2d(3, 4, 3)
+        wrapper = OptimWrapper(torch.optim.Adam(conv.parameters(), lr=0.1, fused=fused))
+        for gradient in gradients:
+            conv.weight.grad = torch.empty_like(conv.weight).copy_(gradient)
+            wrapper.optimizer.step()
+            if changes:
+                conv.to(memory_format=torch.channels_last)
+                match_layouts(wrapper)
+        weights.append(conv.weight.detach().contiguous())
+    torch.testing.assert_close(*weights)

@@ -126,8 +126,7 @@ class Objectives(nn.ModuleList):
 
     def active(self, round_index: int) -> list[tuple[str, Objective, set[Tap]]]:
         """Those that count in a round, with their names and taps."""
-        entries = zip(self._names, self, self._taps, strict=True)
-        return [entry for entry in entries if entry[1].begin <= round_index]
+        return [e for e in zip(self._names, self, self._taps, strict=True) if e[1].begin <= round_index]
 
     def needs(self, role: str, round_index: int) -> bool:
         """Whether any that counts has to see what a network makes of the images."""
