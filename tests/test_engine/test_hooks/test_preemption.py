@@ -57,7 +57,8 @@ class AskInValidation(Hook):
 seen = []
 
 
-def test_signal_in_a_validation_ends_it_and_the_resumed_run_makes_up_for_it(tiny_cfg, tmp_path):
+@pytest.mark.parametrize('intervals', [dict(val_interval=2), dict(val_interval=99, dynamic_intervals=[(2, 2)])])
+def test_signal_in_a_validation_ends_it_and_the_resumed_run_makes_up_for_it(tiny_cfg, tmp_path, intervals):
     """The checkpoint has the student's own weights, although averaged ones were being validated."""
     seen.clear()
     keep_hooks(tiny_cfg, 'checkpoint', 'acceleration', 'preemption')
@@ -68,7 +69,7 @@ def test_signal_in_a_validation_ends_it_and_the_resumed_run_makes_up_for_it(tiny
         val_evaluator=dict(type='mmdfad.AgreementMetric'),
         val_cfg=dict(),
     )
-    tiny_cfg.train_cfg.update(max_iters=4, val_interval=2)
+    tiny_cfg.train_cfg.update(max_iters=4, **intervals)
     whole = run(tiny_cfg, work_dir=str(tmp_path / 'whole'))
     stopped = build_runner(tiny_cfg)
     stopped.register_hook(AskInValidation())
