@@ -69,7 +69,7 @@ def test_the_file_has_the_reasons_and_differs_from_the_base_in_what_was_chosen(t
         (dict(teacher=str(ROOT / 'configs/_base_/schedules/dfad_2k.py')), 'defines no `model` with a `type`'),
         (
             dict(student='mmpretrain::resnet/resnet18_8xb16_cifar10.py'),
-            r'model.student cannot take images of shape \[1, ',
+            r'model.student cannot take images of shape \[1, .* give a --student whose backbone takes 1 channels',
         ),
         (dict(rounds=0), '--rounds must be a whole number, 1 or more, but found 0'),
         (dict(image_size=(0, 32)), '--image-size must be a positive'),

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from mmdfad.apis import draw_predictions
 from mmdfad.apis import figure as figure_module
 from mmdfad.datasets import CamVidDataset
+from mmdfad.models.logits.base import LogitModel
 from mmdfad.utils import DistillError
 
 LOADER = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
@@ -27,7 +28,7 @@ def student_of(cfg, tmp_path) -> str:
     return str(tmp_path / 'run/iter_1.pth')
 
 
-def test_labels_of_a_classifier(tiny_cfg, tmp_path, drawn):
+def test_labels_of_a_classifier(tiny_cfg, tmp_path, drawn, monkeypatch):
     """Red where student and teacher differ."""
     for i, name in enumerate('abcde' * 2):
         folder = tmp_path / 'images' / name
@@ -36,7 +37,8 @@ def test_labels_of_a_classifier(tiny_cfg, tmp_path, drawn):
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
     dataset = dict(type='CustomDataset', data_root=str(tmp_path / 'images'), pipeline=pipeline)
     tiny_cfg.update(test_dataloader=LOADER | dict(dataset=dataset), test_evaluator=dict(type='Accuracy'), test_cfg={})
-    draw_predictions(tiny_cfg, student_of(tiny_cfg, tmp_path), tmp_path / 'out.png', count=8)
+    student = student_of(tiny_cfg, tmp_path)
+    draw_predictions(tiny_cfg, student, tmp_path / 'out.png', count=8)
     axes = [axis for axis in drawn[0].axes if axis.get_images()]
     assert len(axes) == 8
     colours = set()
@@ -50,6 +52,9 @@ def test_labels_of_a_classifier(tiny_cfg, tmp_path, drawn):
         assert axis.get_images()[0].get_array()[0, 0, 0] == 255  # red comes first
     assert 'red' in colours
     assert cv2.imread(str(tmp_path / 'out.png')).std() > 10
+    monkeypatch.setattr(LogitModel, 'multi_label', True)
+    with pytest.raises(DistillError, match='this teacher gives an image several'):
+        draw_predictions(tiny_cfg, student, tmp_path / 'out.png')
 
 
 @pytest.mark.parametrize('tiny_cfg', [TINY_SEG], indirect=True)
