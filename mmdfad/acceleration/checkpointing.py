@@ -41,8 +41,9 @@ def checkpoint_activations(model: nn.Module, names: Sequence[str], key: str) -> 
 def _checkpointed(part: nn.Module, forward: object, *args, **kwargs) -> object:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    contexts = lambda: (nullcontext(), _without_counting(part))  # noqa: E731
-    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+    return checkpoint(
+        forward, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _without_counting(part)), **kwargs
+    )
 
 
 @contextmanager

@@ -54,7 +54,6 @@ class Classes:
 
 
 def to_pictures(distiller: BaseDistiller, images: Tensor) -> np.ndarray:
-    """Images in the teacher's pixel space [N, C, H, W] as uint8 RGB pictures [N, H, W, 3]."""
+    """Images in the teacher's pixel space [N, C, H, W] as uint8 RGB pictures [N, H, W, 3], grey unless C is 3."""
     pictures = distiller.teacher.pixel_space.to_rgb(images).permute(0, 2, 3, 1).cpu().numpy()
-    # Of other than three channels, the mean is shown in grey.
     return pictures if pictures.shape[3] == 3 else pictures.mean(3, keepdims=True).astype(np.uint8).repeat(3, axis=3)
