@@ -1,5 +1,6 @@
 """Training in a real terminal, and without one."""
 
+import os
 import re
 import subprocess
 import sys
@@ -94,7 +95,9 @@ def test_lines_are_whole_and_no_bar_stays(shown, folder):
 
 
 def test_without_a_terminal_the_same_lines_and_results(shown, folder):
-    result = subprocess.run([*map(str, command(folder, 'plain'))], cwd=ROOT, text=True, capture_output=True)
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}  # as in the terminal
+    plain = [*map(str, command(folder, 'plain'))]
+    result = subprocess.run(plain, cwd=ROOT, text=True, capture_output=True, env=environment)
     assert result.returncode == 0, result.stderr
     assert not re.search(r'[\x00-\x08\x0b-\x1f━╸╺]', result.stdout + result.stderr)
     assert messages(result.stdout.replace('plain', 'shown'))[-20:] == messages('\n'.join(screen(shown)))[-20:]
