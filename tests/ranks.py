@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import socket
 from pathlib import Path
 
 import torch
@@ -16,6 +17,13 @@ CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload(
     ['conftest', 'mmdfad.apis', 'mmdfad.engine', 'mmdfad.models', 'mmpretrain.models', 'mmseg.models']
 )
+
+
+def free_port() -> int:
+    """A port where ranks can meet."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
 
 
 class Tell(Hook):

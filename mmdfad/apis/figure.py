@@ -54,12 +54,12 @@ def draw_predictions(cfg: Config, checkpoint: str, out: str | Path, count: int =
     both.update(work_dir=cfg.work_dir, log_level='WARNING')
     runner = SafeRunner.from_cfg(both)
     distiller = runner.model.eval()
+    if distiller.teacher.logits.multi_label:
+        raise DistillError('one label of each image is drawn, but this teacher gives an image several')
     load_student_weights(distiller.student.model, checkpoint)
     dataset = runner.build_dataloader(both.test_dataloader).dataset
     indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()
     items = [dataset[index] for index in indices]
-    if distiller.teacher.logits.multi_label:
-        raise DistillError('one label of each image is drawn, but this teacher gives an image several')
     draw = _draw_labels if distiller.teacher.logits.ndim == 2 else _draw_maps
     content = BytesIO()
     FigureCanvasAgg(draw(distiller, items, dataset.metainfo)).print_png(content)

@@ -30,13 +30,13 @@ class Limits:
 
     Attributes:
         latency (float): Seconds for all measured latencies together.
-        validation (float): Seconds that validating both networks once more may take. Defaults to 20.
-        predict (bool): Whether the agreement on real images is predicted. Defaults to True.
+        validation (float): Seconds that validating both networks once more may take.
+        predict (bool): Whether the agreement on real images is predicted.
     """
 
-    latency: float = 3.0
-    validation: float = 20.0
-    predict: bool = True
+    latency: float
+    validation: float
+    predict: bool
 
 
 @dataclass(frozen=True)

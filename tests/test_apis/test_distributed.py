@@ -1,11 +1,10 @@
 import os
-import socket
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank
-from ranks import CONTEXT
+from ranks import CONTEXT, free_port
 
 from mmdfad.apis import distributed
 from mmdfad.apis.distributed import _rank_variables, finish_distributed, init_distributed
@@ -63,9 +62,7 @@ def join_on_an_accelerator(rank: int, port: int, work_dir: str) -> None:
 
 
 def test_ranks_on_accelerators_join_before_they_touch_files(tmp_path):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+    port = free_port()
     ranks = [CONTEXT.Process(target=join_on_an_accelerator, args=(rank, port, str(tmp_path))) for rank in range(2)]
     for process in ranks:
         process.start()

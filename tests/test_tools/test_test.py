@@ -3,7 +3,6 @@
 import os
 import re
 import runpy
-import socket
 import sys
 from pathlib import Path
 
@@ -125,9 +124,7 @@ def as_rank(rank: int, port: int, arguments: list, out: str) -> None:
 
 def test_two_ranks_measure_the_same(classifier, tmp_path):
     """On CPUs, too: mmengine's own wrapper would look for an accelerator."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+    port = ranks.free_port()
     arguments = [*classifier, '--work-dir', tmp_path / 'test']
     call_here('test.py', *arguments, '--out', tmp_path / 'one.json', '--out-item', 'metrics')
     started = [

@@ -149,9 +149,7 @@ class DistillCheckpointHook(CheckpointHook):
             if is_main_process():
                 atomic_write(f'{runner.work_dir}/last_checkpoint', self.last_ckpt.encode())
         while 0 < self.max_keep_ckpts < len(self.keep_ckpt_ids):
-            old = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
-            if is_main_process() and self.file_backend.isfile(old):
-                self.file_backend.remove(old)
+            self._remove(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """mmengine's, but the old best checkpoint is removed only after the new one is complete."""
@@ -166,11 +164,14 @@ class DistillCheckpointHook(CheckpointHook):
         for key, path in old.items():
             if paths[key] is None:
                 paths[key] = path
-            elif path is not None and is_main_process():
-                # In the folder of this run: that of a run it has resumed from is not touched.
-                path = self.file_backend.join_path(self.out_dir, Path(path).name)
-                if path != paths[key] and self.file_backend.isfile(path):
-                    self.file_backend.remove(path)
+            elif path is not None and Path(path).name != Path(paths[key]).name:
+                self._remove(Path(path).name)
+
+    def _remove(self, name: str) -> None:
+        """Remove a checkpoint of this run. That of another one, which it has resumed from, is not touched."""
+        path = self.file_backend.join_path(self.out_dir, name)
+        if is_main_process() and self.file_backend.isfile(path):
+            self.file_backend.remove(path)
 
     def _average_pending(self, runner: Runner) -> None:
         """Average gradients that are being accumulated, as only those of the first rank are saved."""
